@@ -1,0 +1,427 @@
+//! The rounds of one stage attempt: who has arrived, who is missing, who waits.
+
+use crate::{
+    Arrival, CloseReason, Epoch, LeaveReason, OpenBarrier, PartitionId, PartitionRanges, Release,
+    ReplyToken, RequestToSync, RuntimeEvent, StageAttemptId, StillWaiting, SyncError, SyncMethod,
+    SyncReply, SyncTimer, SyncTimerKind, TaskAttemptId, TaskLeft, WithdrawSync,
+};
+use bytes::Bytes;
+use std::time::Duration;
+
+/// The global syncs of one stage attempt.
+///
+/// ```text
+///            first arrival             all have arrived: reply to all, epoch + 1
+///   ┌──────┐ ─────────────▶ ┌───────┐ ─────────────────────────────────────────┐
+///   │ idle │                │ round │ a member left: fail all, same epoch ─────┤
+///   └──────┘ ◀───────────── └───────┘ all have withdrawn ──────────────────────┤
+///      ▲                        │                                              │
+///      └────────────────────────┼──────────────────────────────────────────────┘
+///                               │ mixed calls, timeout, StageCompleted: fail all
+///                               ▼
+///                           ┌────────┐
+///                           │ closed │ every request is answered with the same error, for ever
+///                           └────────┘
+/// ```
+///
+/// A round is a set of (partition, task attempt), so a repeated request changes nothing. It is
+/// released when the set is the whole gang, never before.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ContextBarrierState {
+    attempt: StageAttemptId,
+    sync_timeout: Duration,
+    /// Pause between two progress notes to those who wait.
+    progress_interval: Duration,
+    /// By partition.
+    task_attempts: Vec<TaskAttemptId>,
+    /// By partition: will never arrive again.
+    left: Vec<bool>,
+    /// Who left first; others are then told about it.
+    first_left: Option<(PartitionId, LeaveReason)>,
+    epoch: Epoch,
+    /// Rounds opened so far; tells timers of a reopened round apart.
+    openings: u64,
+    round: Option<Round>,
+    closed: Option<SyncError>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Round {
+    method: SyncMethod,
+    opening: u64,
+    /// By partition.
+    arrived: Vec<bool>,
+    missing: u32,
+    /// By partition; empty for a barrier, which has none.
+    messages: Vec<Bytes>,
+    /// Requests to answer, in order of arrival.
+    waiting: Vec<ReplyToken>,
+}
+
+/// What can happen to a stage attempt's syncs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BarrierEvent {
+    /// Tasks arrive.
+    RequestToSync {
+        /// The message.
+        request: RequestToSync,
+        /// Whom to answer.
+        reply_to: ReplyToken,
+    },
+    /// A task gave up waiting.
+    WithdrawSync(WithdrawSync),
+    /// A task will never arrive again.
+    TaskLeft(TaskLeft),
+    /// The attempt has ended.
+    Close(CloseReason),
+    /// A timer fired, perhaps late.
+    TimerFired(SyncTimer),
+}
+
+/// What the shell has to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BarrierEffect {
+    /// Answer a request; exactly once for each.
+    Reply {
+        /// Whom.
+        to: ReplyToken,
+        /// With what.
+        reply: SyncReply,
+    },
+    /// Tell a request that still waits who is missing.
+    NotifyWaiting {
+        /// Whom.
+        to: ReplyToken,
+        /// What to say.
+        note: StillWaiting,
+    },
+    /// Start a timer.
+    SetTimer {
+        /// Its name.
+        key: SyncTimer,
+        /// When it fires.
+        after: Duration,
+    },
+    /// Stop a timer; harmless if it has fired.
+    CancelTimer {
+        /// Its name.
+        key: SyncTimer,
+    },
+    /// Tell those who watch.
+    Emit(RuntimeEvent),
+}
+
+impl ContextBarrierState {
+    /// The syncs of an attempt that has just been opened. `progress_interval` is the pause between
+    /// two notes to those who wait.
+    pub fn new(open: OpenBarrier, progress_interval: Duration) -> Self {
+        ContextBarrierState {
+            attempt: open.attempt,
+            sync_timeout: open.sync_timeout,
+            progress_interval,
+            left: vec![false; open.task_attempts.len()],
+            task_attempts: open.task_attempts,
+            first_left: None,
+            epoch: Epoch(0),
+            openings: 0,
+            round: None,
+            closed: None,
+        }
+    }
+
+    /// The stage attempt.
+    pub fn attempt(&self) -> StageAttemptId {
+        self.attempt
+    }
+
+    /// The epoch of the round that is open or comes next.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether the attempt has ended.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
+    /// Who the open round waits for; `None` if no round is open.
+    pub fn missing(&self) -> Option<PartitionRanges> {
+        let round = self.round.as_ref()?;
+        let absent = (0..).zip(&round.arrived).filter(|(_, arrived)| !**arrived);
+        Some(absent.map(|(partition, _)| PartitionId(partition)).collect())
+    }
+
+    /// Takes one event and appends what is to be done.
+    pub fn handle(&mut self, event: BarrierEvent, effects: &mut Vec<BarrierEffect>) {
+        match event {
+            BarrierEvent::RequestToSync { request, reply_to } => {
+                self.request_to_sync(request, reply_to, effects);
+            }
+            BarrierEvent::WithdrawSync(withdraw) => self.withdraw(&withdraw, effects),
+            BarrierEvent::TaskLeft(left) => self.task_left(left, effects),
+            BarrierEvent::Close(reason) => {
+                let error = SyncError::AttemptClosed { attempt: self.attempt, reason };
+                self.close(error, effects);
+            }
+            BarrierEvent::TimerFired(key) => self.timer_fired(key, effects),
+        }
+    }
+
+    fn request_to_sync(
+        &mut self,
+        request: RequestToSync,
+        reply_to: ReplyToken,
+        effects: &mut Vec<BarrierEffect>,
+    ) {
+        if let Err(error) = self.check(&request) {
+            effects.push(self.refusal(request.epoch, error, reply_to));
+            return;
+        }
+        if let Some(round) = &self.round
+            && round.method != request.method
+        {
+            let error = SyncError::MixedMethods {
+                attempt: self.attempt,
+                epoch: self.epoch,
+                waiting: round.method,
+                partition: request.arrivals[0].partition,
+                called: request.method,
+            };
+            self.close(error.clone(), effects);
+            effects.push(self.refusal(request.epoch, error, reply_to));
+            return;
+        }
+        if self.round.is_none() {
+            self.open_round(request.method, effects);
+        }
+        let round = self.round.as_mut().expect("open since a line ago");
+        for arrival in request.arrivals {
+            let index = arrival.partition.0 as usize;
+            if !round.arrived[index] {
+                round.arrived[index] = true;
+                round.missing -= 1;
+                if let Some(message) = round.messages.get_mut(index) {
+                    *message = arrival.message;
+                }
+            }
+        }
+        if !round.waiting.contains(&reply_to) {
+            round.waiting.push(reply_to);
+        }
+        if round.missing == 0 {
+            self.release(effects);
+        }
+    }
+
+    /// Whether the request may join the round; changes nothing.
+    fn check(&self, request: &RequestToSync) -> Result<(), SyncError> {
+        let attempt = self.attempt;
+        if request.attempt != attempt {
+            return Err(SyncError::NotOpen { attempt: request.attempt });
+        }
+        if let Some(error) = &self.closed {
+            return Err(error.clone());
+        }
+        let Some(first) = request.arrivals.first() else {
+            return Err(SyncError::NoArrivals { attempt });
+        };
+        let expected = self.task_attempts.len() as u32;
+        if request.num_tasks != expected {
+            let (partition, sent) = (first.partition, request.num_tasks);
+            return Err(SyncError::WrongNumTasks { attempt, partition, sent, expected });
+        }
+        for arrival in &request.arrivals {
+            let partition = arrival.partition;
+            let Some(&expected) = self.task_attempts.get(partition.0 as usize) else {
+                let num_tasks = request.num_tasks;
+                return Err(SyncError::PartitionOutOfRange { attempt, partition, num_tasks });
+            };
+            let sent = arrival.task_attempt;
+            if sent != expected {
+                return Err(SyncError::WrongTaskAttempt { attempt, partition, sent, expected });
+            }
+        }
+        if request.epoch != self.epoch {
+            let (partition, sent, current) = (first.partition, request.epoch, self.epoch);
+            return Err(SyncError::WrongEpoch { attempt, partition, sent, current });
+        }
+        if let Some((partition, reason)) = &self.first_left {
+            return Err(self.peer_left(*partition, reason));
+        }
+        self.check_messages(request)
+    }
+
+    /// A task that is in the round already must not bring another message.
+    fn check_messages(&self, request: &RequestToSync) -> Result<(), SyncError> {
+        let Some(round) = &self.round else { return Ok(()) };
+        if round.method != request.method || round.messages.is_empty() {
+            return Ok(());
+        }
+        for Arrival { partition, message, .. } in &request.arrivals {
+            let index = partition.0 as usize;
+            if round.arrived[index] && round.messages[index] != *message {
+                return Err(SyncError::ConflictingMessage {
+                    attempt: self.attempt,
+                    partition: *partition,
+                    epoch: self.epoch,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn open_round(&mut self, method: SyncMethod, effects: &mut Vec<BarrierEffect>) {
+        let num_tasks = self.task_attempts.len();
+        let messages = match method {
+            SyncMethod::Barrier => Vec::new(),
+            SyncMethod::AllGather | SyncMethod::Broadcast | SyncMethod::AllReduce => {
+                vec![Bytes::new(); num_tasks]
+            }
+        };
+        let opening = self.openings;
+        self.openings += 1;
+        self.round = Some(Round {
+            method,
+            opening,
+            arrived: vec![false; num_tasks],
+            missing: num_tasks as u32,
+            messages,
+            waiting: Vec::new(),
+        });
+        let key = |kind| self.timer(opening, kind);
+        effects.extend([
+            BarrierEffect::Emit(RuntimeEvent::RoundOpened {
+                attempt: self.attempt,
+                epoch: self.epoch,
+                method,
+            }),
+            BarrierEffect::SetTimer { key: key(SyncTimerKind::Timeout), after: self.sync_timeout },
+            BarrierEffect::SetTimer {
+                key: key(SyncTimerKind::ProgressLog),
+                after: self.progress_interval,
+            },
+        ]);
+    }
+
+    fn release(&mut self, effects: &mut Vec<BarrierEffect>) {
+        let Some(round) = self.end_round(effects) else { return };
+        assert_eq!(round.missing, 0, "a release reaches only a full gang");
+        let release = Release { method: round.method, messages: round.messages.into() };
+        for to in round.waiting {
+            let (attempt, epoch) = (self.attempt, self.epoch);
+            let reply = SyncReply { attempt, epoch, result: Ok(release.clone()) };
+            effects.push(BarrierEffect::Reply { to, reply });
+        }
+        effects.push(BarrierEffect::Emit(RuntimeEvent::RoundReleased {
+            attempt: self.attempt,
+            epoch: self.epoch,
+            method: round.method,
+        }));
+        self.epoch = Epoch(self.epoch.0 + 1);
+    }
+
+    fn withdraw(&mut self, withdraw: &WithdrawSync, effects: &mut Vec<BarrierEffect>) {
+        let index = withdraw.partition.0 as usize;
+        let known = withdraw.attempt == self.attempt
+            && self.task_attempts.get(index) == Some(&withdraw.task_attempt);
+        let Some(round) = &mut self.round else { return };
+        if !known || withdraw.epoch != self.epoch || !round.arrived[index] {
+            return;
+        }
+        round.arrived[index] = false;
+        round.missing += 1;
+        if let Some(message) = round.messages.get_mut(index) {
+            *message = Bytes::new();
+        }
+        if round.missing as usize == self.task_attempts.len() {
+            let error = SyncError::Withdrawn { attempt: self.attempt, epoch: self.epoch };
+            self.fail_round(error, effects);
+        }
+    }
+
+    fn task_left(&mut self, left: TaskLeft, effects: &mut Vec<BarrierEffect>) {
+        let index = left.partition.0 as usize;
+        let known = left.attempt == self.attempt
+            && self.task_attempts.get(index) == Some(&left.task_attempt);
+        if !known || self.left[index] {
+            return;
+        }
+        self.left[index] = true;
+        if self.closed.is_some() {
+            return;
+        }
+        let (partition, reason) =
+            self.first_left.get_or_insert((left.partition, left.reason)).clone();
+        let error = self.peer_left(partition, &reason);
+        self.fail_round(error, effects);
+    }
+
+    fn timer_fired(&mut self, key: SyncTimer, effects: &mut Vec<BarrierEffect>) {
+        let Some(round) = &self.round else { return };
+        if key != self.timer(round.opening, key.kind) {
+            return;
+        }
+        let missing = self.missing().unwrap_or_default();
+        let (attempt, epoch) = (self.attempt, self.epoch);
+        match key.kind {
+            SyncTimerKind::Timeout => {
+                let after = self.sync_timeout;
+                self.close(SyncError::Timeout { attempt, epoch, after, missing }, effects);
+            }
+            SyncTimerKind::ProgressLog => {
+                for &to in &round.waiting {
+                    let note = StillWaiting { attempt, epoch, missing: missing.clone() };
+                    effects.push(BarrierEffect::NotifyWaiting { to, note });
+                }
+                effects.push(BarrierEffect::SetTimer { key, after: self.progress_interval });
+            }
+        }
+    }
+
+    /// Ends the attempt: those who wait have the error now, those who come later get it then.
+    fn close(&mut self, error: SyncError, effects: &mut Vec<BarrierEffect>) {
+        if self.closed.is_none() {
+            self.closed = Some(error.clone());
+            self.fail_round(error, effects);
+        }
+    }
+
+    fn fail_round(&mut self, error: SyncError, effects: &mut Vec<BarrierEffect>) {
+        let Some(round) = self.end_round(effects) else { return };
+        for to in round.waiting {
+            effects.push(self.refusal(self.epoch, error.clone(), to));
+        }
+        effects.push(BarrierEffect::Emit(RuntimeEvent::RoundFailed {
+            attempt: self.attempt,
+            epoch: self.epoch,
+            error,
+        }));
+    }
+
+    fn end_round(&mut self, effects: &mut Vec<BarrierEffect>) -> Option<Round> {
+        let round = self.round.take()?;
+        for kind in [SyncTimerKind::Timeout, SyncTimerKind::ProgressLog] {
+            effects.push(BarrierEffect::CancelTimer { key: self.timer(round.opening, kind) });
+        }
+        Some(round)
+    }
+
+    fn timer(&self, opening: u64, kind: SyncTimerKind) -> SyncTimer {
+        SyncTimer { attempt: self.attempt, epoch: self.epoch, opening, kind }
+    }
+
+    fn peer_left(&self, partition: PartitionId, reason: &LeaveReason) -> SyncError {
+        let (attempt, epoch, reason) = (self.attempt, self.epoch, reason.clone());
+        SyncError::PeerLeft { attempt, epoch, partition, reason }
+    }
+
+    fn refusal(&self, epoch: Epoch, error: SyncError, to: ReplyToken) -> BarrierEffect {
+        BarrierEffect::Reply {
+            to,
+            reply: SyncReply { attempt: self.attempt, epoch, result: Err(error) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! The pure half of phalanx: state machines and messages, without actors, clock, I/O or randomness.
+//!
+//! Every machine has one entry point, `fn handle(&mut self, event, effects: &mut Vec<Effect>)`:
+//! synchronous and total. A machine never reads a clock: time comes in as a fired timer and goes
+//! out as a request to set one. It never holds an address: whom to answer is an opaque
+//! [`ReplyToken`]. State is `Clone + Eq + Hash`, so that a model checker or a simulator runs the
+//! code that ships. A refused event leaves the state unchanged.
+//!
+//! ```text
+//!  SubmitStage ──▶ TaskScheduler ──OpenBarrier, StageCompleted──▶ BarrierCoordinator
+//!                   │       ▲                                          │ one child per
+//!       LaunchTasks │       │ TaskReport                               ▼ stage attempt
+//!          KillTask ▼       │                                 ContextBarrierState
+//!                  executor tasks ◀───────── release or refusal ──┘    ▲
+//!                      └── TaskSync ───────── RequestToSync ───────────┘
+//! ```
+//!
+//! | machine | question it answers | file |
+//! |---|---|---|
+//! | [`TaskScheduler`] | which tasks run where, and what happens when one fails? | `task_scheduler/` |
+//! | [`BarrierCoordinator`] | which stage attempts may synchronise? | `barrier_coordinator.rs` |
+//! | [`ContextBarrierState`] | is the gang of one attempt complete? | `context_barrier_state.rs` |
+//! | [`TaskSync`] | where is one task in its sequence of syncs? | `task_sync.rs` |
+
+mod barrier_coordinator;
+mod context_barrier_state;
+mod ids;
+mod messages;
+mod partition_ranges;
+mod resources;
+mod runtime_event;
+mod stage_failure;
+mod stage_spec;
+mod sync_error;
+mod task_scheduler;
+mod task_sync;
+mod timer_key;
+
+pub use barrier_coordinator::{BarrierCoordinator, CoordinatorEffect, CoordinatorEvent};
+pub use context_barrier_state::{BarrierEffect, BarrierEvent, ContextBarrierState};
+pub use ids::{
+    Epoch, ExecutorId, Incarnation, PartitionId, ReplyToken, StageAttemptId, StageId, TaskAttemptId,
+};
+pub use messages::{
+    Arrival, CloseReason, KillTask, LaunchTask, LaunchTasks, LeaveReason, OpenBarrier, Release,
+    RequestToSync, StageCompleted, StillWaiting, SyncMethod, SyncReply, TaskInfo, TaskLeft,
+    TaskOutcome, TaskReport, WithdrawSync,
+};
+pub use partition_ranges::PartitionRanges;
+pub use resources::{Addresses, ExecutorResources, InvalidAmount, ResourceAmount, TaskResources};
+pub use runtime_event::RuntimeEvent;
+pub use stage_failure::{FailureCause, StageFailure, TaskFailure, TaskOrigin};
+pub use stage_spec::{InvalidStage, OnFailure, StageKind, StageSpec, SubmitStage};
+pub use sync_error::SyncError;
+pub use task_scheduler::{
+    ExecutorJoined, ExecutorStatus, SchedulerConfig, SchedulerEffect, SchedulerEvent, StagePhase,
+    StageStatus, TaskScheduler, TaskStatus,
+};
+pub use task_sync::{CallId, TaskSync, TaskSyncEffect, TaskSyncEvent};
+pub use timer_key::{SchedulerTimer, SyncTimer, SyncTimerKind, TimerKey};

@@ -1,0 +1,162 @@
+//! Why tasks and stages fail.
+
+use crate::{ExecutorId, PartitionId, StageAttemptId, TaskAttemptId};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Why a task did not return a value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Error)]
+pub enum TaskFailure {
+    /// Its code returned an error, given here as text.
+    #[error("{0}")]
+    Error(String),
+    /// Its code panicked with this message.
+    #[error("panicked: {0}")]
+    Panicked(String),
+    /// It ended because it was killed, for this reason.
+    #[error("was killed: {0}")]
+    Killed(String),
+    /// The executor could not start it.
+    #[error("could not be started: {0}")]
+    NotStarted(String),
+    /// The executor that ran it is gone.
+    #[error("lost its executor: {0}")]
+    ExecutorLost(String),
+    /// The coordinator of its barrier is gone.
+    #[error("lost its barrier coordinator: {0}")]
+    BarrierLost(String),
+}
+
+impl TaskFailure {
+    /// Whether the machinery failed, not the task's own code: such failures have their own budget.
+    pub fn is_infrastructure(&self) -> bool {
+        match self {
+            TaskFailure::NotStarted(_)
+            | TaskFailure::ExecutorLost(_)
+            | TaskFailure::BarrierLost(_) => true,
+            TaskFailure::Error(_) | TaskFailure::Panicked(_) | TaskFailure::Killed(_) => false,
+        }
+    }
+}
+
+/// Which task a failure came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TaskOrigin {
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Its attempt id.
+    pub task_attempt: TaskAttemptId,
+    /// Where it ran.
+    pub executor: ExecutorId,
+}
+
+/// The first failure of a stage attempt: the one that made the others be killed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FailureCause {
+    /// The stage attempt that failed.
+    pub attempt: StageAttemptId,
+    /// The task that failed first; `None` if the attempt's barrier coordinator failed.
+    pub origin: Option<TaskOrigin>,
+    /// What happened to it.
+    pub failure: TaskFailure,
+}
+
+impl fmt::Display for FailureCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match &self.failure {
+            TaskFailure::Error(_) => "failed: ",
+            TaskFailure::Panicked(_)
+            | TaskFailure::Killed(_)
+            | TaskFailure::NotStarted(_)
+            | TaskFailure::ExecutorLost(_)
+            | TaskFailure::BarrierLost(_) => "",
+        };
+        match self.origin {
+            Some(TaskOrigin { partition, task_attempt, executor }) => write!(
+                f,
+                "partition {partition} (task {task_attempt} of {} on executor {executor}) {verb}{}",
+                self.attempt, self.failure
+            ),
+            None => write!(f, "{} {verb}{}", self.attempt, self.failure),
+        }
+    }
+}
+
+/// Why a stage has no result.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Error)]
+pub enum StageFailure {
+    /// Its attempts are used up.
+    #[error("failed {attempts} times in a row, the most allowed; the last time, {cause}")]
+    AttemptsExhausted {
+        /// How many attempts failed through the tasks' own errors.
+        attempts: u32,
+        /// First cause of the last one.
+        cause: FailureCause,
+    },
+    /// Executors were lost too often.
+    #[error(
+        "lost executors or coordinators {losses} times, more than the {allowed} allowed; the last time, {cause}"
+    )]
+    InfrastructureExhausted {
+        /// How many losses there were.
+        losses: u32,
+        /// How many the stage allows.
+        allowed: u32,
+        /// First cause of the last one.
+        cause: FailureCause,
+    },
+    /// A task of a stage that may not be repeated failed.
+    #[error("was aborted at its first failure, as OnFailure::Abort asks: {cause}")]
+    Aborted {
+        /// The first cause.
+        cause: FailureCause,
+    },
+    /// The executors, busy ones included, never had enough slots.
+    #[error(
+        "needs {required} slots at once and all executors together have {available} (checked {checks} times, every {interval:?}): add slots, ask for fewer resources per task, or use fewer tasks"
+    )]
+    NotEnoughSlots {
+        /// Slots the stage needs at once.
+        required: u64,
+        /// Slots of all executors for the stage's task resources, busy ones included.
+        available: u64,
+        /// How many checks failed.
+        checks: u32,
+        /// The pause between two checks.
+        interval: Duration,
+    },
+    /// Too many stages are waiting or running.
+    #[error(
+        "was refused: the scheduler has {limit} stages already, the most allowed (queue.max_stages)"
+    )]
+    QueueFull {
+        /// The configured limit.
+        limit: usize,
+    },
+    /// It was cancelled.
+    #[error("was cancelled: {reason}")]
+    Cancelled {
+        /// The canceller's words.
+        reason: String,
+    },
+    /// The runtime shut down before it ended.
+    #[error("was ended by the shutdown of the runtime")]
+    Shutdown,
+}
+
+impl StageFailure {
+    /// The first cause, if a task or the machinery failed.
+    pub fn cause(&self) -> Option<&FailureCause> {
+        match self {
+            StageFailure::AttemptsExhausted { cause, .. }
+            | StageFailure::InfrastructureExhausted { cause, .. }
+            | StageFailure::Aborted { cause } => Some(cause),
+            StageFailure::NotEnoughSlots { .. }
+            | StageFailure::QueueFull { .. }
+            | StageFailure::Cancelled { .. }
+            | StageFailure::Shutdown => None,
+        }
+    }
+}

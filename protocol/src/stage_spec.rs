@@ -1,0 +1,114 @@
+//! What a stage asks for.
+
+use crate::{StageId, TaskResources};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use thiserror::Error;
+
+/// Client to scheduler: run this stage. Ends with one `StageEnded` for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SubmitStage {
+    /// The stage's id, unique within the runtime.
+    pub stage: StageId,
+    /// What it asks for.
+    pub spec: StageSpec,
+}
+
+/// Whether the tasks of a stage are a gang.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum StageKind {
+    /// All tasks start together or none, may sync, and fail together.
+    Barrier,
+    /// Tasks start as slots come free, run independently and are retried one by one.
+    Plain,
+}
+
+/// What happens when a task of the stage fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum OnFailure {
+    /// The stage starts again as a whole (a plain stage: the task), as often as allowed.
+    Restart,
+    /// The stage fails at once: its effects cannot be repeated.
+    Abort,
+}
+
+/// What a stage asks for. Checked by [`StageSpec::validate`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StageSpec {
+    /// A name for logs and status.
+    pub name: String,
+    /// Gang or independent tasks.
+    pub kind: StageKind,
+    /// Number of tasks (world size); 0 completes at once.
+    pub num_tasks: u32,
+    /// What each task occupies while it runs.
+    pub resources: TaskResources,
+    /// Consecutive attempts that may fail through the tasks' own errors, at least 1; for a plain
+    /// stage, of each task.
+    pub max_attempts: u32,
+    /// Losses of executors or coordinators that do not count as attempts.
+    pub max_infrastructure_failures: u32,
+    /// Pause between the end of a failed attempt and the next.
+    pub retry_delay: Duration,
+    /// Higher goes first; equal ones in order of submission.
+    pub priority: i32,
+    /// How long one sync may last from its first arrival.
+    pub sync_timeout: Duration,
+    /// What happens when a task fails.
+    pub on_failure: OnFailure,
+}
+
+/// A stage that cannot be run as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
+pub enum InvalidStage {
+    /// No attempt is allowed.
+    #[error("stage '{name}': max_attempts is 0, allowed is 1 or more")]
+    NoAttempts {
+        /// The stage's name.
+        name: String,
+    },
+    /// A task that takes no cpu would never be limited by slots.
+    #[error("stage '{name}': a task needs 0 cpus, allowed is 1 or more")]
+    NoCpus {
+        /// The stage's name.
+        name: String,
+    },
+    /// A sync may not last at all.
+    #[error("stage '{name}': sync_timeout is 0s, allowed is more than that")]
+    NoSyncTimeout {
+        /// The stage's name.
+        name: String,
+    },
+    /// More tasks than the runtime allows.
+    #[error(
+        "stage '{name}': it has {num_tasks} tasks, allowed are at most {limit} (stage.max_tasks)"
+    )]
+    TooManyTasks {
+        /// The stage's name.
+        name: String,
+        /// What it asks for.
+        num_tasks: usize,
+        /// The configured limit.
+        limit: u32,
+    },
+}
+
+impl StageSpec {
+    /// Checks the values that have no meaning.
+    ///
+    /// # Errors
+    /// Names the value and what is allowed.
+    pub fn validate(&self) -> Result<(), InvalidStage> {
+        let name = || self.name.clone();
+        if self.max_attempts == 0 {
+            return Err(InvalidStage::NoAttempts { name: name() });
+        }
+        if self.resources.cpus() == 0 {
+            return Err(InvalidStage::NoCpus { name: name() });
+        }
+        if self.sync_timeout.is_zero() {
+            return Err(InvalidStage::NoSyncTimeout { name: name() });
+        }
+        Ok(())
+    }
+}

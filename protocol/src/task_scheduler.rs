@@ -1,0 +1,271 @@
+//! Admission, slots, gangs, attempts and retries.
+
+mod admission;
+mod failure;
+mod slot_ledger;
+mod stage;
+mod status;
+mod wait_queue;
+
+use crate::resources::Held;
+use crate::{
+    ExecutorId, ExecutorResources, Incarnation, KillTask, LaunchTasks, OpenBarrier, PartitionId,
+    RuntimeEvent, SchedulerTimer, StageAttemptId, StageCompleted, StageFailure, StageId,
+    SubmitStage, TaskAttemptId, TaskReport, TaskResources,
+};
+use slot_ledger::SlotLedger;
+use stage::Stage;
+pub use status::{ExecutorStatus, StagePhase, StageStatus, TaskStatus};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use wait_queue::WaitQueue;
+
+/// Decides which tasks run where and what follows from their ends.
+///
+/// A gang is placed all or nothing inside one call of [`TaskScheduler::handle`], so two gangs never
+/// hold part of what the other needs. A slot comes back only with its task's own report or with
+/// the loss of its executor, so a task that does not heed its kill is waited for, visibly.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TaskScheduler {
+    config: SchedulerConfig,
+    ledger: SlotLedger,
+    stages: BTreeMap<StageId, Stage>,
+    queue: WaitQueue,
+    tasks: BTreeMap<TaskAttemptId, RunningTask>,
+    reservation: Option<Reservation>,
+    next_task_attempt: u64,
+    shutting_down: bool,
+}
+
+/// The limits of a scheduler.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SchedulerConfig {
+    /// Pause between two checks whether a deferred stage fits.
+    pub slot_check_interval: Duration,
+    /// Checks after the first that may fail before the stage does.
+    pub slot_check_max_failures: u32,
+    /// A waiting gang older than this reserves slots as they come free.
+    pub reserve_after: Duration,
+    /// A killed task that still runs after this is named in log and status.
+    pub kill_grace: Duration,
+    /// The executor of a killed task that still runs after this is given up; `None`: never.
+    pub zombie_deadline: Option<Duration>,
+    /// Stages that may be in the scheduler at once, waiting or running.
+    pub queue_max: usize,
+}
+
+/// A task that holds a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct RunningTask {
+    attempt: StageAttemptId,
+    partition: PartitionId,
+    executor: ExecutorId,
+    held: Held,
+    killed: bool,
+    /// Killed, and named as one that does not heed it.
+    overdue: bool,
+}
+
+/// Slots kept for the first gang in line that is older than `reserve_after`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Reservation {
+    stage: StageId,
+    resources: TaskResources,
+    /// Tasks of the gang by executor.
+    plan: BTreeMap<ExecutorId, u32>,
+}
+
+/// An executor offers its slots. Sent by whoever starts executors; no reply. Ignored if this or a
+/// later life of the executor is known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ExecutorJoined {
+    /// Which.
+    pub executor: ExecutorId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Where its tasks can be found, for their peers.
+    pub address: Arc<str>,
+    /// What it has.
+    pub resources: ExecutorResources,
+}
+
+/// What can happen to the scheduler.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SchedulerEvent {
+    /// Slots arrive.
+    ExecutorJoined(ExecutorJoined),
+    /// Slots go, with the tasks on them.
+    ExecutorLost {
+        /// Which.
+        executor: ExecutorId,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Why.
+        reason: String,
+    },
+    /// A stage is handed in. Ignored if its id is known.
+    SubmitStage(SubmitStage),
+    /// A stage shall end. Ignored if it has.
+    CancelStage {
+        /// Which.
+        stage: StageId,
+        /// Why.
+        reason: String,
+    },
+    /// One running task shall end, which fails its gang. Ignored if it does not run.
+    KillPartition {
+        /// Its stage.
+        stage: StageId,
+        /// Its partition.
+        partition: PartitionId,
+        /// Why.
+        reason: String,
+    },
+    /// A task has ended.
+    TaskReport(TaskReport),
+    /// The barrier coordinator of a running attempt is gone.
+    BarrierLost {
+        /// Which attempt.
+        attempt: StageAttemptId,
+        /// What is known of it.
+        reason: String,
+    },
+    /// A timer fired, perhaps late.
+    TimerFired(SchedulerTimer),
+    /// End everything, take nothing new.
+    Shutdown,
+}
+
+/// What the shell has to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SchedulerEffect {
+    /// Tell the coordinator that the attempt's tasks are about to be launched.
+    OpenBarrier(OpenBarrier),
+    /// Have an executor run tasks.
+    LaunchTasks {
+        /// Which executor.
+        executor: ExecutorId,
+        /// The message.
+        launch: LaunchTasks,
+    },
+    /// Have an executor end tasks.
+    KillTask {
+        /// Which executor.
+        executor: ExecutorId,
+        /// The message.
+        kill: KillTask,
+    },
+    /// Tell the coordinator that an attempt has ended.
+    StageCompleted(StageCompleted),
+    /// Keep the value or error that came with the report just handled.
+    KeepPayload {
+        /// The stage it belongs to.
+        stage: StageId,
+        /// The partition it belongs to.
+        partition: PartitionId,
+        /// The task it came from.
+        task_attempt: TaskAttemptId,
+    },
+    /// Drop the values kept for the stage: its attempt failed.
+    DiscardPayloads(StageId),
+    /// Tell whoever submitted the stage.
+    StageEnded {
+        /// Which.
+        stage: StageId,
+        /// Whether it succeeded.
+        result: Result<(), StageFailure>,
+    },
+    /// Give up an executor that does not end its killed tasks. It is already forgotten here.
+    RetireExecutor {
+        /// Which.
+        executor: ExecutorId,
+        /// Which life of it.
+        incarnation: Incarnation,
+    },
+    /// Start a timer. None is ever stopped: a key names what it is for, and one that fires too late
+    /// changes nothing.
+    SetTimer {
+        /// Its name.
+        key: SchedulerTimer,
+        /// When it fires.
+        after: Duration,
+    },
+    /// Tell those who watch.
+    Emit(RuntimeEvent),
+    /// The shutdown is complete: no task runs any more.
+    Drained,
+}
+
+impl TaskScheduler {
+    /// A scheduler without executors.
+    pub fn new(config: SchedulerConfig) -> Self {
+        TaskScheduler {
+            config,
+            ledger: SlotLedger::default(),
+            stages: BTreeMap::new(),
+            queue: WaitQueue::default(),
+            tasks: BTreeMap::new(),
+            reservation: None,
+            next_task_attempt: 0,
+            shutting_down: false,
+        }
+    }
+
+    /// Takes one event and appends what is to be done.
+    pub fn handle(&mut self, event: SchedulerEvent, effects: &mut Vec<SchedulerEffect>) {
+        match event {
+            SchedulerEvent::ExecutorJoined(joined) => self.executor_joined(joined, effects),
+            SchedulerEvent::ExecutorLost { executor, incarnation, reason } => {
+                self.executor_lost(executor, incarnation, &reason, effects);
+            }
+            SchedulerEvent::SubmitStage(submit) => self.submit(submit, effects),
+            SchedulerEvent::CancelStage { stage, reason } => {
+                self.end_stage(stage, StageFailure::Cancelled { reason }, effects);
+                self.schedule(effects);
+            }
+            SchedulerEvent::KillPartition { stage, partition, reason } => {
+                self.kill_partition(stage, partition, &reason, effects);
+            }
+            SchedulerEvent::TaskReport(report) => self.task_report(report, effects),
+            SchedulerEvent::BarrierLost { attempt, reason } => {
+                self.barrier_lost(attempt, reason, effects);
+            }
+            SchedulerEvent::TimerFired(key) => self.timer_fired(key, effects),
+            SchedulerEvent::Shutdown => self.shutdown(effects),
+        }
+    }
+
+    fn timer_fired(&mut self, key: SchedulerTimer, effects: &mut Vec<SchedulerEffect>) {
+        match key {
+            SchedulerTimer::SlotCheck { stage, deferral, check } => {
+                self.slot_check(stage, deferral, check, effects);
+            }
+            SchedulerTimer::Reserve(attempt) => self.gang_aged(attempt, effects),
+            SchedulerTimer::Retry(attempt) => self.retry(attempt, effects),
+            SchedulerTimer::KillOverdue(attempt) => self.kill_overdue(attempt, effects),
+            SchedulerTimer::ZombieDeadline(attempt) => self.zombie_deadline(attempt, effects),
+        }
+    }
+
+    fn shutdown(&mut self, effects: &mut Vec<SchedulerEffect>) {
+        if self.shutting_down {
+            return;
+        }
+        self.shutting_down = true;
+        let stages: Vec<StageId> = self.stages.keys().copied().collect();
+        for stage in stages {
+            self.end_stage(stage, StageFailure::Shutdown, effects);
+        }
+        self.note_if_drained(effects);
+    }
+
+    fn note_if_drained(&self, effects: &mut Vec<SchedulerEffect>) {
+        if self.shutting_down && self.tasks.is_empty() {
+            effects.push(SchedulerEffect::Drained);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

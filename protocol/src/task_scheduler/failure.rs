@@ -1,0 +1,358 @@
+//! From a task's end to the stage's: success, first cause, kills, retries, losses.
+
+use super::stage::{Phase, Stage};
+use super::{RunningTask, SchedulerEffect, TaskScheduler};
+use crate::{
+    CloseReason, ExecutorId, FailureCause, Incarnation, KillTask, PartitionId, RuntimeEvent,
+    SchedulerTimer, StageAttemptId, StageCompleted, StageFailure, StageId, TaskAttemptId,
+    TaskFailure, TaskOrigin, TaskOutcome, TaskReport,
+};
+use std::collections::BTreeMap;
+
+impl TaskScheduler {
+    pub(super) fn task_report(&mut self, report: TaskReport, effects: &mut Vec<SchedulerEffect>) {
+        let known = self.tasks.get(&report.task_attempt).is_some_and(|task| {
+            (task.executor, task.attempt, task.partition)
+                == (report.executor, report.attempt, report.partition)
+        });
+        let incarnation = self.ledger.get(report.executor).map(|it| it.incarnation);
+        if !known || incarnation != Some(report.incarnation) {
+            return;
+        }
+        let Some(task) = self.tasks.remove(&report.task_attempt) else { return };
+        self.ledger.give_back(task.executor, &task.held);
+        self.task_ended(report.task_attempt, task, report.outcome, true, effects);
+        self.schedule(effects);
+        self.note_if_drained(effects);
+    }
+
+    /// A task that is already out of the books has ended. `has_payload`: its report came with a
+    /// value or error.
+    fn task_ended(
+        &mut self,
+        task_attempt: TaskAttemptId,
+        task: RunningTask,
+        outcome: TaskOutcome,
+        has_payload: bool,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
+        let RunningTask { attempt, partition, executor, .. } = task;
+        effects.push(SchedulerEffect::Emit(RuntimeEvent::TaskEnded {
+            attempt,
+            partition,
+            task_attempt,
+            executor,
+            outcome: outcome.clone(),
+        }));
+        let Some(stage) = self.stages.get_mut(&attempt.stage) else { return };
+        stage.live.remove(&task_attempt);
+        let counts = match stage.phase {
+            Phase::Running | Phase::Queued | Phase::Deferred { .. } => true,
+            Phase::Stopping | Phase::BackingOff | Phase::Ended => false,
+        };
+        if counts {
+            if has_payload {
+                let stage = attempt.stage;
+                effects.push(SchedulerEffect::KeepPayload { stage, partition, task_attempt });
+            }
+            match outcome {
+                TaskOutcome::Succeeded => self.task_succeeded(attempt, effects),
+                TaskOutcome::Failed(failure) => {
+                    let origin = Some(TaskOrigin { partition, task_attempt, executor });
+                    self.attempt_failed(FailureCause { attempt, origin, failure }, effects);
+                }
+            }
+        }
+        self.after_task_end(attempt, effects);
+    }
+
+    fn task_succeeded(&mut self, attempt: StageAttemptId, effects: &mut Vec<SchedulerEffect>) {
+        let Some(stage) = self.stages.get_mut(&attempt.stage) else { return };
+        stage.succeeded += 1;
+        if stage.succeeded == stage.spec.num_tasks {
+            if stage.is_gang() {
+                let reason = CloseReason::Succeeded;
+                effects.push(SchedulerEffect::StageCompleted(StageCompleted { attempt, reason }));
+            }
+            self.conclude(attempt.stage, Ok(()), effects);
+        }
+    }
+
+    /// Once the last killed task has ended: the next attempt, or the end of the books.
+    fn after_task_end(&mut self, attempt: StageAttemptId, effects: &mut Vec<SchedulerEffect>) {
+        let Some(stage) = self.stages.get_mut(&attempt.stage) else { return };
+        if !stage.live.is_empty() {
+            return;
+        }
+        match stage.phase {
+            Phase::Stopping => self.back_off(attempt.stage, effects),
+            Phase::Ended => {
+                self.stages.remove(&attempt.stage);
+            }
+            Phase::Deferred { .. } | Phase::Queued | Phase::Running | Phase::BackingOff => {}
+        }
+    }
+
+    fn back_off(&mut self, id: StageId, effects: &mut Vec<SchedulerEffect>) {
+        let Some(stage) = self.stages.get_mut(&id) else { return };
+        stage.attempt += 1;
+        stage.phase = Phase::BackingOff;
+        let (next, delay) = (stage.attempt_id(), stage.spec.retry_delay);
+        if delay.is_zero() {
+            self.retry(next, effects);
+        } else {
+            let key = SchedulerTimer::Retry(next);
+            effects.push(SchedulerEffect::SetTimer { key, after: delay });
+        }
+    }
+
+    pub(super) fn retry(&mut self, next: StageAttemptId, effects: &mut Vec<SchedulerEffect>) {
+        let Some(stage) = self.stages.get(&next.stage) else { return };
+        if stage.phase == Phase::BackingOff && stage.attempt_id() == next {
+            self.admit(next.stage, effects);
+        }
+    }
+
+    /// The first failure of a gang, or any failure of a plain stage's task.
+    fn attempt_failed(&mut self, cause: FailureCause, effects: &mut Vec<SchedulerEffect>) {
+        let id = cause.attempt.stage;
+        let Some(stage) = self.stages.get_mut(&id) else { return };
+        let verdict = stage.book_failure(&cause);
+        effects.push(SchedulerEffect::Emit(RuntimeEvent::AttemptFailed {
+            cause: cause.clone(),
+            will_retry: verdict.is_none(),
+        }));
+        if !stage.is_gang() {
+            match (verdict, cause.origin) {
+                (Some(failure), _) => self.end_stage(id, failure, effects),
+                (None, Some(origin)) => self.retry_plain_task(id, origin.partition, effects),
+                (None, None) => {}
+            }
+            return;
+        }
+        if let Some(failure) = verdict {
+            self.end_stage(id, failure, effects);
+            return;
+        }
+        stage.phase = Phase::Stopping;
+        effects.push(SchedulerEffect::DiscardPayloads(id));
+        self.stop_attempt(cause.attempt, CloseReason::Failed(cause.to_string()), effects);
+    }
+
+    fn retry_plain_task(
+        &mut self,
+        id: StageId,
+        partition: PartitionId,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
+        let Some(stage) = self.stages.get_mut(&id) else { return };
+        stage.pending.insert(partition);
+        let is_waiting = self.queue.contains(&stage.demand(), &stage.place());
+        if !is_waiting && stage.phase == Phase::Running {
+            self.admit(id, effects);
+        }
+    }
+
+    /// Answers all who wait in the attempt's barrier and kills what still runs.
+    fn stop_attempt(
+        &mut self,
+        attempt: StageAttemptId,
+        reason: CloseReason,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
+        let Some(stage) = self.stages.get(&attempt.stage) else { return };
+        let live: Vec<TaskAttemptId> = stage.live.iter().copied().collect();
+        let text = reason.to_string();
+        if stage.is_gang() {
+            effects.push(SchedulerEffect::StageCompleted(StageCompleted { attempt, reason }));
+        }
+        self.kill(attempt, live, &text, effects);
+    }
+
+    fn kill(
+        &mut self,
+        attempt: StageAttemptId,
+        tasks: Vec<TaskAttemptId>,
+        reason: &str,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
+        let mut by_executor: BTreeMap<ExecutorId, Vec<TaskAttemptId>> = BTreeMap::new();
+        for id in tasks {
+            if let Some(task) = self.tasks.get_mut(&id).filter(|task| !task.killed) {
+                task.killed = true;
+                by_executor.entry(task.executor).or_default().push(id);
+            }
+        }
+        if by_executor.is_empty() {
+            return;
+        }
+        for (executor, tasks) in by_executor {
+            let kill = KillTask { tasks, reason: reason.to_owned() };
+            effects.push(SchedulerEffect::KillTask { executor, kill });
+        }
+        let overdue = (SchedulerTimer::KillOverdue(attempt), Some(self.config.kill_grace));
+        let deadline = (SchedulerTimer::ZombieDeadline(attempt), self.config.zombie_deadline);
+        for (key, after) in [overdue, deadline] {
+            if let Some(after) = after {
+                effects.push(SchedulerEffect::SetTimer { key, after });
+            }
+        }
+    }
+
+    pub(super) fn kill_partition(
+        &mut self,
+        id: StageId,
+        partition: PartitionId,
+        reason: &str,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
+        let Some(stage) = self.stages.get(&id) else { return };
+        let runs = |task: &&TaskAttemptId| {
+            self.tasks.get(*task).is_some_and(|running| running.partition == partition)
+        };
+        let tasks = stage.live.iter().filter(runs).copied().collect();
+        self.kill(stage.attempt_id(), tasks, reason, effects);
+    }
+
+    pub(super) fn kill_overdue(
+        &mut self,
+        attempt: StageAttemptId,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
+        let killed = |task: &&mut RunningTask| task.attempt == attempt && task.killed;
+        for (&task_attempt, task) in &mut self.tasks {
+            if let Some(task) = Some(task).filter(killed).filter(|task| !task.overdue) {
+                task.overdue = true;
+                effects.push(SchedulerEffect::Emit(RuntimeEvent::TaskIgnoresKill {
+                    attempt,
+                    partition: task.partition,
+                    task_attempt,
+                    executor: task.executor,
+                }));
+            }
+        }
+        // A plan may have counted on these slots.
+        self.reservation = None;
+        self.schedule(effects);
+    }
+
+    pub(super) fn zombie_deadline(
+        &mut self,
+        attempt: StageAttemptId,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
+        let zombies = self.tasks.iter().filter(|(_, task)| task.attempt == attempt && task.killed);
+        let mut retired: BTreeMap<ExecutorId, TaskAttemptId> = BTreeMap::new();
+        for (task_attempt, task) in zombies {
+            retired.entry(task.executor).or_insert(*task_attempt);
+        }
+        for (executor, task) in retired {
+            let Some(incarnation) = self.ledger.get(executor).map(|it| it.incarnation) else {
+                continue;
+            };
+            effects.push(SchedulerEffect::RetireExecutor { executor, incarnation });
+            let reason = format!("retired: task {task} of {attempt} does not heed its kill");
+            self.executor_lost(executor, incarnation, &reason, effects);
+        }
+    }
+
+    pub(super) fn executor_lost(
+        &mut self,
+        executor: ExecutorId,
+        incarnation: Incarnation,
+        reason: &str,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
+        if self.ledger.get(executor).map(|it| it.incarnation) != Some(incarnation) {
+            return;
+        }
+        self.ledger.remove(executor);
+        self.reservation = None;
+        effects.push(SchedulerEffect::Emit(RuntimeEvent::ExecutorLost {
+            executor,
+            incarnation,
+            reason: reason.to_owned(),
+        }));
+        let on_it =
+            |(id, task): (&TaskAttemptId, &RunningTask)| (task.executor == executor).then_some(*id);
+        let lost: Vec<TaskAttemptId> = self.tasks.iter().filter_map(on_it).collect();
+        let lost: Vec<_> =
+            lost.into_iter().filter_map(|id| Some((id, self.tasks.remove(&id)?))).collect();
+        for (task_attempt, task) in lost {
+            let text = format!("executor {executor} {reason}");
+            let outcome = TaskOutcome::Failed(TaskFailure::ExecutorLost(text));
+            self.task_ended(task_attempt, task, outcome, false, effects);
+        }
+        self.defer_what_no_longer_fits(effects);
+        self.schedule(effects);
+        self.note_if_drained(effects);
+    }
+
+    pub(super) fn barrier_lost(
+        &mut self,
+        attempt: StageAttemptId,
+        reason: String,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
+        let runs = |stage: &Stage| {
+            stage.is_gang() && stage.phase == Phase::Running && stage.attempt_id() == attempt
+        };
+        if self.stages.get(&attempt.stage).is_some_and(runs) {
+            let failure = TaskFailure::BarrierLost(reason);
+            self.attempt_failed(FailureCause { attempt, origin: None, failure }, effects);
+            self.schedule(effects);
+        }
+    }
+
+    /// Ends a stage without success, from any phase. Its tasks are killed and end on their own.
+    pub(super) fn end_stage(
+        &mut self,
+        id: StageId,
+        failure: StageFailure,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
+        let Some(stage) = self.stages.get(&id) else { return };
+        let attempt = stage.attempt_id();
+        if stage.phase == Phase::Ended {
+            return;
+        }
+        let reason = match &failure {
+            StageFailure::Cancelled { reason } => CloseReason::Cancelled(reason.clone()),
+            StageFailure::Shutdown => CloseReason::Shutdown,
+            StageFailure::AttemptsExhausted { cause, .. }
+            | StageFailure::InfrastructureExhausted { cause, .. }
+            | StageFailure::Aborted { cause } => CloseReason::Failed(cause.to_string()),
+            StageFailure::NotEnoughSlots { .. } | StageFailure::QueueFull { .. } => {
+                CloseReason::Failed(failure.to_string())
+            }
+        };
+        if !stage.live.is_empty() || stage.phase == Phase::Running {
+            self.stop_attempt(attempt, reason, effects);
+        }
+        self.conclude(id, Err(failure), effects);
+    }
+
+    /// Hands over the result. The stage is forgotten once no task of it is left.
+    pub(super) fn conclude(
+        &mut self,
+        id: StageId,
+        result: Result<(), StageFailure>,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
+        let Some(stage) = self.stages.get_mut(&id) else { return };
+        self.queue.remove(&stage.demand(), &stage.place());
+        if self.reservation.as_ref().is_some_and(|kept| kept.stage == id) {
+            self.reservation = None;
+        }
+        stage.phase = Phase::Ended;
+        let attempts = stage.started;
+        let failure = result.clone().err();
+        effects.extend([
+            SchedulerEffect::StageEnded { stage: id, result },
+            SchedulerEffect::Emit(RuntimeEvent::StageCompleted { stage: id, attempts, failure }),
+        ]);
+        if stage.live.is_empty() {
+            self.stages.remove(&id);
+        }
+    }
+}

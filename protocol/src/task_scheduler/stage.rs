@@ -1,0 +1,160 @@
+//! What the scheduler knows of one stage.
+
+use super::wait_queue::{Demand, Place};
+use crate::{
+    ExecutorId, FailureCause, OnFailure, PartitionId, StageAttemptId, StageFailure, StageId,
+    StageKind, StageSpec, TaskAttemptId,
+};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One stage from its submission until the last of its tasks has ended.
+///
+/// ```text
+///  submit ─▶ Deferred ◀──▶ Queued ──all N placed──▶ Running ──all succeeded──▶ Ended
+///               │             ▲                        │ first failure: kill the others
+///     too often │             │ retry_delay            ▼
+///               │          BackingOff ◀──all ended── Stopping
+///               ▼                                      
+///             Ended ◀── attempts used up, OnFailure::Abort, cancel, shutdown (from anywhere)
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Stage {
+    pub(super) id: StageId,
+    pub(super) spec: StageSpec,
+    pub(super) phase: Phase,
+    /// The current attempt, or the next one while none runs.
+    pub(super) attempt: u32,
+    /// Attempts started so far.
+    pub(super) started: u32,
+    /// Failed attempts that were the tasks' own fault.
+    pub(super) failures: u32,
+    /// Failures of the infrastructure.
+    pub(super) losses: u32,
+    pub(super) last_cause: Option<FailureCause>,
+    /// How often an attempt or task of this stage failed first on an executor.
+    pub(super) failed_on: BTreeMap<ExecutorId, u32>,
+    /// Older than `reserve_after`.
+    pub(super) aged: bool,
+    /// Times this stage was deferred; tells late timers.
+    pub(super) deferrals: u32,
+    /// Tasks that have not ended, also killed ones.
+    pub(super) live: BTreeSet<TaskAttemptId>,
+    /// Tasks of the current attempt (a plain stage: of the stage) that succeeded.
+    pub(super) succeeded: u32,
+    /// Of a plain stage: partitions to be launched.
+    pub(super) pending: BTreeSet<PartitionId>,
+    /// Of a plain stage: failures by partition.
+    pub(super) task_failures: BTreeMap<PartitionId, u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Phase {
+    /// All executors together have too few slots.
+    Deferred { failed_checks: u32 },
+    /// In the queue; a plain stage may have tasks running.
+    Queued,
+    /// All tasks are launched.
+    Running,
+    /// Failed; its killed tasks are ending.
+    Stopping,
+    /// The pause before the next attempt.
+    BackingOff,
+    /// Has its result; killed tasks may still be ending.
+    Ended,
+}
+
+impl Stage {
+    pub(super) fn new(id: StageId, spec: StageSpec) -> Self {
+        let pending = match spec.kind {
+            StageKind::Barrier => BTreeSet::new(),
+            StageKind::Plain => (0..spec.num_tasks).map(PartitionId).collect(),
+        };
+        Stage {
+            id,
+            spec,
+            phase: Phase::Queued,
+            attempt: 0,
+            started: 0,
+            failures: 0,
+            losses: 0,
+            last_cause: None,
+            failed_on: BTreeMap::new(),
+            aged: false,
+            deferrals: 0,
+            live: BTreeSet::new(),
+            succeeded: 0,
+            pending,
+            task_failures: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn attempt_id(&self) -> StageAttemptId {
+        StageAttemptId { stage: self.id, attempt: self.attempt }
+    }
+
+    pub(super) fn is_gang(&self) -> bool {
+        match self.spec.kind {
+            StageKind::Barrier => true,
+            StageKind::Plain => false,
+        }
+    }
+
+    /// Slots without which nothing of the stage can start.
+    pub(super) fn slots_needed(&self) -> u64 {
+        match self.spec.kind {
+            StageKind::Barrier => u64::from(self.spec.num_tasks),
+            StageKind::Plain => 1,
+        }
+    }
+
+    pub(super) fn demand(&self) -> Demand {
+        let gang = self.is_gang().then_some(self.spec.num_tasks);
+        Demand { gang, resources: self.spec.resources.clone() }
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place { priority: Reverse(self.spec.priority), stage: self.id }
+    }
+
+    /// Books a failure; says whether it ends the stage.
+    pub(super) fn book_failure(&mut self, cause: &FailureCause) -> Option<StageFailure> {
+        self.last_cause = Some(cause.clone());
+        let infrastructure = cause.failure.is_infrastructure();
+        let failures = if infrastructure {
+            self.losses += 1;
+            self.losses
+        } else {
+            self.book_own_failure(cause)
+        };
+        let cause = cause.clone();
+        match self.spec.on_failure {
+            OnFailure::Abort => Some(StageFailure::Aborted { cause }),
+            OnFailure::Restart if infrastructure => {
+                let (losses, allowed) = (failures, self.spec.max_infrastructure_failures);
+                (losses > allowed).then_some(StageFailure::InfrastructureExhausted {
+                    losses,
+                    allowed,
+                    cause,
+                })
+            }
+            OnFailure::Restart => (failures >= self.spec.max_attempts)
+                .then_some(StageFailure::AttemptsExhausted { attempts: failures, cause }),
+        }
+    }
+
+    fn book_own_failure(&mut self, cause: &FailureCause) -> u32 {
+        if let Some(origin) = cause.origin {
+            *self.failed_on.entry(origin.executor).or_insert(0) += 1;
+        }
+        self.failures += 1;
+        match (self.spec.kind, cause.origin) {
+            (StageKind::Plain, Some(origin)) => {
+                let of_task = self.task_failures.entry(origin.partition).or_insert(0);
+                *of_task += 1;
+                *of_task
+            }
+            (StageKind::Plain, None) | (StageKind::Barrier, _) => self.failures,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What the scheduler tells about its stages and executors.
+
+use super::TaskScheduler;
+use super::stage::{Phase, Stage};
+use crate::{
+    ExecutorId, ExecutorResources, FailureCause, Incarnation, PartitionId, PartitionRanges,
+    StageAttemptId, StageId, TaskAttemptId,
+};
+use serde::{Deserialize, Serialize};
+
+/// What a stage is at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StageStatus {
+    /// The stage.
+    pub stage: StageId,
+    /// Its name.
+    pub name: String,
+    /// World size.
+    pub num_tasks: u32,
+    /// The attempt that runs, or the next one while none does.
+    pub attempt: StageAttemptId,
+    /// What it does or waits for.
+    pub phase: StagePhase,
+    /// Tasks that have not ended, also killed ones, in order of launch.
+    pub tasks: Vec<TaskStatus>,
+    /// Failures so far that were the tasks' own.
+    pub failures: u32,
+    /// Failures so far of executors and coordinators.
+    pub infrastructure_failures: u32,
+    /// First cause of the last failure.
+    pub last_cause: Option<FailureCause>,
+}
+
+/// What a stage does or waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum StagePhase {
+    /// All executors together have too few slots; checked again from time to time.
+    Deferred {
+        /// Slots needed at once.
+        required: u64,
+        /// Slots there are, busy ones included.
+        available: u64,
+        /// How many more checks may fail.
+        checks_left: u32,
+    },
+    /// It waits for free slots.
+    Queued {
+        /// Slots needed at once.
+        required: u64,
+        /// Slots free now.
+        free: u64,
+        /// Stages in line before it.
+        ahead: usize,
+        /// Whether slots that come free are kept for it.
+        reserves: bool,
+    },
+    /// All its tasks are launched.
+    Running {
+        /// Tasks that have succeeded.
+        succeeded: u32,
+    },
+    /// An attempt failed; it waits for its killed tasks to end.
+    Stopping {
+        /// Who has not ended yet.
+        waiting_for: PartitionRanges,
+    },
+    /// The pause before the next attempt.
+    BackingOff,
+    /// It has its result; killed tasks may still be ending.
+    Ended,
+}
+
+/// A task that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TaskStatus {
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Its attempt id.
+    pub task_attempt: TaskAttemptId,
+    /// Where it runs.
+    pub executor: ExecutorId,
+    /// Whether it was told to end.
+    pub killed: bool,
+    /// Whether it was told to end longer ago than `kill.grace`.
+    pub ignores_kill: bool,
+}
+
+/// An executor and what runs on it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ExecutorStatus {
+    /// The executor.
+    pub executor: ExecutorId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// What it has.
+    pub resources: ExecutorResources,
+    /// How many tasks hold slots of it.
+    pub running: usize,
+}
+
+impl TaskScheduler {
+    /// The status of a stage; `None` once it has its result and its last task has ended.
+    pub fn stage_status(&self, stage: StageId) -> Option<StageStatus> {
+        self.stages.get(&stage).map(|stage| self.status_of(stage))
+    }
+
+    /// The status of all stages that are not over, in order of submission.
+    pub fn stages(&self) -> impl Iterator<Item = StageStatus> + '_ {
+        self.stages.values().map(|stage| self.status_of(stage))
+    }
+
+    /// The executors that are there, in order.
+    pub fn executors(&self) -> impl Iterator<Item = ExecutorStatus> + '_ {
+        self.ledger.executors().map(|(id, executor)| ExecutorStatus {
+            executor: id,
+            incarnation: executor.incarnation,
+            resources: executor.resources.clone(),
+            running: self.tasks.values().filter(|task| task.executor == id).count(),
+        })
+    }
+
+    /// How many tasks of these resources all executors could run at once, busy slots included.
+    pub fn max_concurrent_tasks(&self, resources: &crate::TaskResources) -> u64 {
+        self.ledger.slots_in_total(resources)
+    }
+
+    fn status_of(&self, stage: &Stage) -> StageStatus {
+        let tasks = stage.live.iter().filter_map(|id| {
+            let task = self.tasks.get(id)?;
+            Some(TaskStatus {
+                partition: task.partition,
+                task_attempt: *id,
+                executor: task.executor,
+                killed: task.killed,
+                ignores_kill: task.overdue,
+            })
+        });
+        StageStatus {
+            stage: stage.id,
+            name: stage.spec.name.clone(),
+            num_tasks: stage.spec.num_tasks,
+            attempt: stage.attempt_id(),
+            phase: self.phase_of(stage),
+            tasks: tasks.collect(),
+            failures: stage.failures,
+            infrastructure_failures: stage.losses,
+            last_cause: stage.last_cause.clone(),
+        }
+    }
+
+    fn phase_of(&self, stage: &Stage) -> StagePhase {
+        let resources = &stage.spec.resources;
+        match stage.phase {
+            Phase::Deferred { failed_checks } => StagePhase::Deferred {
+                required: stage.slots_needed(),
+                available: self.ledger.slots_in_total(resources),
+                checks_left: self.config.slot_check_max_failures + 1 - failed_checks,
+            },
+            Phase::Queued => StagePhase::Queued {
+                required: stage.slots_needed(),
+                free: self.ledger.slots_free(resources),
+                ahead: self.queue.ahead(&stage.place()),
+                reserves: self.reservation.as_ref().is_some_and(|kept| kept.stage == stage.id),
+            },
+            Phase::Running => StagePhase::Running { succeeded: stage.succeeded },
+            Phase::Stopping => {
+                let partition = |id| self.tasks.get(id).map(|task| task.partition);
+                let live = stage.live.iter().filter_map(partition);
+                StagePhase::Stopping { waiting_for: live.collect() }
+            }
+            Phase::BackingOff => StagePhase::BackingOff,
+            Phase::Ended => StagePhase::Ended,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Stages that wait for slots, in order.
+
+use crate::{StageId, TaskResources};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The waiting stages. Those that ask for the same are kept together: if the first of them does
+/// not fit, none does, so a decision looks at one stage per kind of demand, however many wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct WaitQueue {
+    by_demand: BTreeMap<Demand, BTreeSet<Place>>,
+}
+
+/// What a stage waits for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Demand {
+    /// Slots needed at once; `None` for a plain stage, which takes what it gets.
+    pub(super) gang: Option<u32>,
+    pub(super) resources: TaskResources,
+}
+
+/// A place in the line: higher priority first, then earlier submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Place {
+    pub(super) priority: Reverse<i32>,
+    pub(super) stage: StageId,
+}
+
+impl WaitQueue {
+    pub(super) fn insert(&mut self, demand: Demand, place: Place) {
+        self.by_demand.entry(demand).or_default().insert(place);
+    }
+
+    pub(super) fn remove(&mut self, demand: &Demand, place: &Place) {
+        if let Some(places) = self.by_demand.get_mut(demand)
+            && places.remove(place)
+            && places.is_empty()
+        {
+            self.by_demand.remove(demand);
+        }
+    }
+
+    pub(super) fn contains(&self, demand: &Demand, place: &Place) -> bool {
+        self.by_demand.get(demand).is_some_and(|places| places.contains(place))
+    }
+
+    /// The first in line whose demand is not among those already refused.
+    pub(super) fn first(&self, refused: &BTreeSet<Demand>) -> Option<(Place, &Demand)> {
+        self.by_demand
+            .iter()
+            .filter(|(demand, _)| !refused.contains(*demand))
+            .filter_map(|(demand, places)| Some((*places.first()?, demand)))
+            .min_by_key(|(place, _)| *place)
+    }
+
+    /// All that wait, in no particular order.
+    pub(super) fn stages(&self) -> impl Iterator<Item = StageId> + '_ {
+        self.by_demand.values().flatten().map(|place| place.stage)
+    }
+
+    /// How many stand before this place.
+    pub(super) fn ahead(&self, place: &Place) -> usize {
+        self.by_demand.values().map(|places| places.range(..place).count()).sum()
+    }
+}

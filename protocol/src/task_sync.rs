@@ -1,0 +1,250 @@
+//! The task's half of a sync: where one task is in its sequence of syncs.
+
+use crate::{
+    Arrival, Epoch, LeaveReason, PartitionId, Release, RequestToSync, StageAttemptId, SyncError,
+    SyncMethod, SyncReply, TaskAttemptId, TaskLeft, WithdrawSync,
+};
+use bytes::Bytes;
+
+/// One task's way through the syncs of its attempt.
+///
+/// ```text
+///   ┌──────┐ call: Arrive       ┌─────────┐ release: answer the calls, epoch + 1 ──▶ idle
+///   │ idle │ ─────────────────▶ │ waiting │ failure: answer the calls, same epoch ─▶ idle
+///   └──────┘                    └─────────┘
+///      ▲                          │     ▲ call: Arrive
+///      │ failure   all dropped:   ▼     │
+///      │            Withdraw   ┌───────────┐ release: it was counted after all
+///      └────────────────────── │ withdrawn │ ──────────────▶ ┌───────────┐
+///                              └───────────┘                 │ unclaimed │
+///      same call again: the release; another: an error ◀──── └───────────┘
+/// ```
+///
+/// So a call that was dropped half-way may be made again and goes on where it was. Several calls
+/// at once (threads of one task) are one arrival. Killed or left, every call fails at once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TaskSync {
+    attempt: StageAttemptId,
+    num_tasks: u32,
+    partition: PartitionId,
+    task_attempt: TaskAttemptId,
+    epoch: Epoch,
+    state: State,
+    /// Set once; what every later call is answered.
+    ended: Option<SyncError>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum State {
+    Idle,
+    Waiting { call: Call, callers: Vec<CallId> },
+    Withdrawn,
+    Unclaimed { release: Release },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Call {
+    method: SyncMethod,
+    message: Bytes,
+}
+
+/// One call of the user's code, unique within the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// What can happen to a task's sync.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TaskSyncEvent {
+    /// User code calls.
+    Call {
+        /// This call.
+        call: CallId,
+        /// Which function.
+        method: SyncMethod,
+        /// Its payload.
+        message: Bytes,
+    },
+    /// User code dropped a call that was not answered.
+    Dropped(CallId),
+    /// The coordinator answered.
+    Reply(SyncReply),
+    /// The task is to end.
+    Kill {
+        /// The killer's words.
+        reason: String,
+    },
+    /// The task's code has ended.
+    Ended(LeaveReason),
+}
+
+/// What the shell has to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TaskSyncEffect {
+    /// Tell the coordinator that the task has arrived.
+    Arrive(RequestToSync),
+    /// Tell the coordinator that it no longer waits.
+    Withdraw(WithdrawSync),
+    /// Tell the coordinator that it will never arrive again.
+    Leave(TaskLeft),
+    /// Answer user code's calls.
+    Complete {
+        /// Which.
+        calls: Vec<CallId>,
+        /// With what.
+        result: Result<Release, SyncError>,
+    },
+}
+
+impl TaskSync {
+    /// A task at its first epoch.
+    pub fn new(
+        attempt: StageAttemptId,
+        num_tasks: u32,
+        partition: PartitionId,
+        task_attempt: TaskAttemptId,
+    ) -> Self {
+        let (epoch, state) = (Epoch(0), State::Idle);
+        TaskSync { attempt, num_tasks, partition, task_attempt, epoch, state, ended: None }
+    }
+
+    /// The epoch of the task's current or next sync.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether a call waits for its answer.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting { .. })
+    }
+
+    /// Takes one event and appends what is to be done.
+    pub fn handle(&mut self, event: TaskSyncEvent, effects: &mut Vec<TaskSyncEffect>) {
+        match event {
+            TaskSyncEvent::Call { call, method, message } => {
+                self.call(call, Call { method, message }, effects);
+            }
+            TaskSyncEvent::Dropped(call) => self.dropped(call, effects),
+            TaskSyncEvent::Reply(reply) => self.reply(reply, effects),
+            TaskSyncEvent::Kill { reason } => {
+                let (attempt, partition) = (self.attempt, self.partition);
+                let error = SyncError::Killed { attempt, partition, reason: reason.clone() };
+                self.end(error, LeaveReason::Killed { reason }, effects);
+            }
+            TaskSyncEvent::Ended(reason) => {
+                let (attempt, epoch, partition) = (self.attempt, self.epoch, self.partition);
+                let error =
+                    SyncError::PeerLeft { attempt, epoch, partition, reason: reason.clone() };
+                self.end(error, reason, effects);
+            }
+        }
+    }
+
+    fn call(&mut self, id: CallId, call: Call, effects: &mut Vec<TaskSyncEffect>) {
+        let refuse = |error| TaskSyncEffect::Complete { calls: vec![id], result: Err(error) };
+        if let Some(error) = &self.ended {
+            effects.push(refuse(error.clone()));
+            return;
+        }
+        let (attempt, partition, epoch) = (self.attempt, self.partition, self.epoch);
+        match &mut self.state {
+            State::Idle | State::Withdrawn => {
+                effects.push(TaskSyncEffect::Arrive(self.request(&call)));
+                self.state = State::Waiting { call, callers: vec![id] };
+            }
+            State::Waiting { call: waiting, callers } if *waiting == call => callers.push(id),
+            State::Waiting { call: waiting, .. } if waiting.method == call.method => {
+                let error = SyncError::ConflictingMessage { attempt, partition, epoch };
+                effects.push(refuse(error));
+            }
+            State::Waiting { call: waiting, .. } => {
+                let (waiting, called) = (waiting.method, call.method);
+                let error =
+                    SyncError::ConcurrentCall { attempt, partition, epoch, waiting, called };
+                effects.push(refuse(error));
+            }
+            State::Unclaimed { release } => {
+                let release = release.clone();
+                self.state = State::Waiting { call, callers: vec![id] };
+                self.released(release, effects);
+            }
+        }
+    }
+
+    fn dropped(&mut self, call: CallId, effects: &mut Vec<TaskSyncEffect>) {
+        let State::Waiting { callers, .. } = &mut self.state else { return };
+        callers.retain(|caller| *caller != call);
+        if callers.is_empty() {
+            self.state = State::Withdrawn;
+            effects.push(TaskSyncEffect::Withdraw(WithdrawSync {
+                attempt: self.attempt,
+                epoch: self.epoch,
+                partition: self.partition,
+                task_attempt: self.task_attempt,
+            }));
+        }
+    }
+
+    fn reply(&mut self, reply: SyncReply, effects: &mut Vec<TaskSyncEffect>) {
+        if reply.attempt != self.attempt || reply.epoch != self.epoch || self.ended.is_some() {
+            return;
+        }
+        match (&self.state, reply.result) {
+            (State::Waiting { .. }, Ok(release)) => self.released(release, effects),
+            (State::Withdrawn, Ok(release)) => self.state = State::Unclaimed { release },
+            // The answer to a request that was withdrawn; the call made since has its own.
+            (_, Err(SyncError::Withdrawn { .. })) => {}
+            (State::Waiting { .. }, Err(error)) => self.complete(Err(error), effects),
+            (State::Withdrawn, Err(_)) => self.state = State::Idle,
+            (State::Idle | State::Unclaimed { .. }, _) => {}
+        }
+    }
+
+    /// The gang passed this epoch. The call that was counted may be one that was dropped before.
+    fn released(&mut self, release: Release, effects: &mut Vec<TaskSyncEffect>) {
+        let State::Waiting { call, .. } = &self.state else { return };
+        let counted = release.messages.get(self.partition.0 as usize);
+        let same =
+            release.method == call.method && counted.is_none_or(|message| *message == call.message);
+        let (attempt, partition, epoch) = (self.attempt, self.partition, self.epoch);
+        let abandoned = SyncError::AbandonedCall { attempt, partition, epoch };
+        self.complete(if same { Ok(release) } else { Err(abandoned) }, effects);
+        self.epoch = Epoch(self.epoch.0 + 1);
+    }
+
+    fn complete(&mut self, result: Result<Release, SyncError>, effects: &mut Vec<TaskSyncEffect>) {
+        if let State::Waiting { callers, .. } = std::mem::replace(&mut self.state, State::Idle) {
+            effects.push(TaskSyncEffect::Complete { calls: callers, result });
+        }
+    }
+
+    fn end(&mut self, error: SyncError, reason: LeaveReason, effects: &mut Vec<TaskSyncEffect>) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.ended = Some(error.clone());
+        self.complete(Err(error), effects);
+        effects.push(TaskSyncEffect::Leave(TaskLeft {
+            attempt: self.attempt,
+            partition: self.partition,
+            task_attempt: self.task_attempt,
+            reason,
+        }));
+    }
+
+    fn request(&self, call: &Call) -> RequestToSync {
+        RequestToSync {
+            attempt: self.attempt,
+            num_tasks: self.num_tasks,
+            epoch: self.epoch,
+            method: call.method,
+            arrivals: vec![Arrival {
+                partition: self.partition,
+                task_attempt: self.task_attempt,
+                message: call.message.clone(),
+            }],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
