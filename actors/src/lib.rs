@@ -1,1 +1,47 @@
-#![allow(missing_docs)]
+//! The actors of phalanx: each wraps one machine of `phalanx-protocol` and does what it says.
+//!
+//! | actor | wraps | lives on |
+//! |---|---|---|
+//! | [`TaskSchedulerActor`] | `TaskScheduler` | the control thread |
+//! | [`BarrierCoordinatorActor`] | `BarrierCoordinator` | the control thread |
+//! | [`ContextBarrierStateActor`] | `ContextBarrierState`, one per stage attempt | a thread of its gang |
+//! | [`ExecutorActor`] | the running tasks of one executor | the control thread |
+//! | [`TimerActor`] | one `DelayQueue` | a thread of its own |
+//!
+//! An actor turns a message into an event, lets its machine handle it, and carries out every effect
+//! in one `match`. What fails while doing so goes back in as an event.
+//!
+//! Between our actors there is no `send`: a full mailbox would hold it back while a later `do_send`
+//! passes. `do_send` keeps the order, and what it queues is bounded by construction, because a task
+//! has at most one request under way.
+//!
+//! [`ActorSystem`] starts all of them on threads of their own, so they can be embedded in any
+//! runtime or none. [`testing`] has what unit tests of one actor need.
+
+mod actor_system;
+mod barrier_coordinator_actor;
+mod context_barrier_state_actor;
+mod event_bus;
+mod executor_actor;
+mod messages;
+mod run_task;
+mod sync_gatherer;
+mod task;
+mod task_scheduler_actor;
+pub mod testing;
+mod timer_actor;
+
+pub use actor_system::{ActorSystem, StartError, SystemConfig};
+pub use barrier_coordinator_actor::BarrierCoordinatorActor;
+pub use context_barrier_state_actor::ContextBarrierStateActor;
+pub use event_bus::{EventBus, EventRecord};
+pub use executor_actor::{ExecutorActor, ExecutorConfig, SchedulerLink, Threads};
+pub use messages::{
+    Ask, BarrierLost, CancelStage, ChildStopped, ExecutorLink, ExecutorLost, GetMissing,
+    GetStageStatus, GetStatus, JoinExecutor, KillPartition, LaunchOnExecutor, RemoveExecutor,
+    RetireExecutor, RuntimeStatus, Shutdown, StageEnded, Submit, TaskEnded, Tell,
+};
+pub use run_task::{BoxError, Payload, TaskBody, TaskOutput};
+pub use task::{SyncCall, Task};
+pub use task_scheduler_actor::TaskSchedulerActor;
+pub use timer_actor::{DURATION_MAX, TimerActor, TimerFired, TimerRequest};

@@ -34,9 +34,7 @@ pub struct ContextBarrierState {
     progress_interval: Duration,
     /// By partition.
     task_attempts: Vec<TaskAttemptId>,
-    /// By partition: will never arrive again.
-    left: Vec<bool>,
-    /// Who left first; others are then told about it.
+    /// Who left first. From then on no round can be completed, and this is what all are told.
     first_left: Option<(PartitionId, LeaveReason)>,
     epoch: Epoch,
     /// Rounds opened so far; tells timers of a reopened round apart.
@@ -65,7 +63,7 @@ pub enum BarrierEvent {
     RequestToSync {
         /// The message.
         request: RequestToSync,
-        /// Whom to answer.
+        /// Whom to answer; another for every request.
         reply_to: ReplyToken,
     },
     /// A task gave up waiting.
@@ -119,7 +117,6 @@ impl ContextBarrierState {
             attempt: open.attempt,
             sync_timeout: open.sync_timeout,
             progress_interval,
-            left: vec![false; open.task_attempts.len()],
             task_attempts: open.task_attempts,
             first_left: None,
             epoch: Epoch(0),
@@ -173,8 +170,13 @@ impl ContextBarrierState {
         reply_to: ReplyToken,
         effects: &mut Vec<BarrierEffect>,
     ) {
+        let (attempt, epoch) = (request.attempt, request.epoch);
+        let refusal = |error| {
+            let reply = SyncReply { attempt, epoch, result: Err(error) };
+            BarrierEffect::Reply { to: reply_to, reply }
+        };
         if let Err(error) = self.check(&request) {
-            effects.push(self.refusal(request.epoch, error, reply_to));
+            effects.push(refusal(error));
             return;
         }
         if let Some(round) = &self.round
@@ -188,7 +190,7 @@ impl ContextBarrierState {
                 called: request.method,
             };
             self.close(error.clone(), effects);
-            effects.push(self.refusal(request.epoch, error, reply_to));
+            effects.push(refusal(error));
             return;
         }
         if self.round.is_none() {
@@ -205,9 +207,7 @@ impl ContextBarrierState {
                 }
             }
         }
-        if !round.waiting.contains(&reply_to) {
-            round.waiting.push(reply_to);
-        }
+        round.waiting.push(reply_to);
         if round.missing == 0 {
             self.release(effects);
         }
@@ -248,23 +248,40 @@ impl ContextBarrierState {
         if let Some((partition, reason)) = &self.first_left {
             return Err(self.peer_left(*partition, reason));
         }
-        self.check_messages(request)
+        self.check_repeats(request)
     }
 
-    /// A task that is in the round already must not bring another message.
-    fn check_messages(&self, request: &RequestToSync) -> Result<(), SyncError> {
-        let Some(round) = &self.round else { return Ok(()) };
-        if round.method != request.method || round.messages.is_empty() {
-            return Ok(());
-        }
+    /// A task that has arrived may say so again, but not something else.
+    fn check_repeats(&self, request: &RequestToSync) -> Result<(), SyncError> {
+        let (attempt, epoch, called) = (self.attempt, self.epoch, request.method);
+        let round = self.round.as_ref();
+        // A barrier has no messages; only its call can differ.
+        let mut messages: Vec<Option<&Bytes>> = match (called, round) {
+            (SyncMethod::Barrier, _) => Vec::new(),
+            (_, Some(round)) if round.method == called => {
+                let all = round.messages.iter().zip(&round.arrived);
+                all.map(|(message, arrived)| arrived.then_some(message)).collect()
+            }
+            _ => vec![None; self.task_attempts.len()],
+        };
         for Arrival { partition, message, .. } in &request.arrivals {
-            let index = partition.0 as usize;
-            if round.arrived[index] && round.messages[index] != *message {
-                return Err(SyncError::ConflictingMessage {
-                    attempt: self.attempt,
-                    partition: *partition,
-                    epoch: self.epoch,
+            let (partition, index) = (*partition, partition.0 as usize);
+            if let Some(Round { method: waiting, .. }) =
+                round.filter(|round| round.method != called && round.arrived[index])
+            {
+                let waiting = *waiting;
+                return Err(SyncError::ConcurrentCall {
+                    attempt,
+                    partition,
+                    epoch,
+                    waiting,
+                    called,
                 });
+            }
+            if let Some(known) = messages.get_mut(index)
+                && *known.get_or_insert(message) != message
+            {
+                return Err(SyncError::ConflictingMessage { attempt, partition, epoch });
             }
         }
         Ok(())
@@ -343,16 +360,11 @@ impl ContextBarrierState {
         let index = left.partition.0 as usize;
         let known = left.attempt == self.attempt
             && self.task_attempts.get(index) == Some(&left.task_attempt);
-        if !known || self.left[index] {
+        if !known || self.first_left.is_some() || self.closed.is_some() {
             return;
         }
-        self.left[index] = true;
-        if self.closed.is_some() {
-            return;
-        }
-        let (partition, reason) =
-            self.first_left.get_or_insert((left.partition, left.reason)).clone();
-        let error = self.peer_left(partition, &reason);
+        let error = self.peer_left(left.partition, &left.reason);
+        self.first_left = Some((left.partition, left.reason));
         self.fail_round(error, effects);
     }
 
@@ -389,7 +401,9 @@ impl ContextBarrierState {
     fn fail_round(&mut self, error: SyncError, effects: &mut Vec<BarrierEffect>) {
         let Some(round) = self.end_round(effects) else { return };
         for to in round.waiting {
-            effects.push(self.refusal(self.epoch, error.clone(), to));
+            let (attempt, epoch) = (self.attempt, self.epoch);
+            let reply = SyncReply { attempt, epoch, result: Err(error.clone()) };
+            effects.push(BarrierEffect::Reply { to, reply });
         }
         effects.push(BarrierEffect::Emit(RuntimeEvent::RoundFailed {
             attempt: self.attempt,
@@ -413,13 +427,6 @@ impl ContextBarrierState {
     fn peer_left(&self, partition: PartitionId, reason: &LeaveReason) -> SyncError {
         let (attempt, epoch, reason) = (self.attempt, self.epoch, reason.clone());
         SyncError::PeerLeft { attempt, epoch, partition, reason }
-    }
-
-    fn refusal(&self, epoch: Epoch, error: SyncError, to: ReplyToken) -> BarrierEffect {
-        BarrierEffect::Reply {
-            to,
-            reply: SyncReply { attempt: self.attempt, epoch, result: Err(error) },
-        }
     }
 }
 

@@ -152,7 +152,8 @@ impl fmt::Display for LeaveReason {
 }
 
 /// Scheduler to coordinator, before any task of the attempt is launched: syncs of this attempt are
-/// welcome. No reply. Sending it again changes nothing.
+/// welcome. No reply. Sending it again while the attempt is open changes nothing; an attempt that
+/// has ended is never opened again, its successor has another number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OpenBarrier {
     /// The stage attempt.

@@ -10,7 +10,6 @@ use std::time::Duration;
 /// Something that happened. Told in the order in which each machine decided it; events of a
 /// stage's rounds come from another machine than the rest and may be seen slightly before or after.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum RuntimeEvent {
     /// An executor brought its slots.
     ExecutorJoined {

@@ -135,6 +135,12 @@ pub enum StageFailure {
         /// The configured limit.
         limit: usize,
     },
+    /// It cannot be run as it stands.
+    #[error("was refused: {reason}")]
+    Refused {
+        /// What is wrong, and what is allowed.
+        reason: String,
+    },
     /// It was cancelled.
     #[error("was cancelled: {reason}")]
     Cancelled {
@@ -148,13 +154,14 @@ pub enum StageFailure {
 
 impl StageFailure {
     /// The first cause, if a task or the machinery failed.
-    pub fn cause(&self) -> Option<&FailureCause> {
+    pub fn first_cause(&self) -> Option<&FailureCause> {
         match self {
             StageFailure::AttemptsExhausted { cause, .. }
             | StageFailure::InfrastructureExhausted { cause, .. }
             | StageFailure::Aborted { cause } => Some(cause),
             StageFailure::NotEnoughSlots { .. }
             | StageFailure::QueueFull { .. }
+            | StageFailure::Refused { .. }
             | StageFailure::Cancelled { .. }
             | StageFailure::Shutdown => None,
         }

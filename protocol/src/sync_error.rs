@@ -10,7 +10,6 @@ use thiserror::Error;
 
 /// Why a `barrier()`, `all_gather()`, `broadcast()` or `all_reduce()` did not end with a release.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Error)]
-#[non_exhaustive]
 pub enum SyncError {
     /// The sender is at another sync than the gang. Only the sender is refused.
     #[error(
@@ -98,7 +97,7 @@ pub enum SyncError {
     },
     /// An earlier call of the task was dropped half-way, yet counted, and another came instead.
     #[error(
-        "{attempt}: the sync of epoch {epoch} was released with a call of partition {partition} that it had dropped; repeat the same call to get its result"
+        "{attempt}: the sync of epoch {epoch} was released with a call that partition {partition} had dropped, not with the one it made since; its next call joins the next sync"
     )]
     AbandonedCall {
         /// The stage attempt.

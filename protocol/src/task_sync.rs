@@ -9,11 +9,11 @@ use bytes::Bytes;
 /// One task's way through the syncs of its attempt.
 ///
 /// ```text
-///   ┌──────┐ call: Arrive       ┌─────────┐ release: answer the calls, epoch + 1 ──▶ idle
+///   ┌──────┐ call: Arrive       ┌─────────┐ release: answer the calls, epoch + 1 ──▶ answered
 ///   │ idle │ ─────────────────▶ │ waiting │ failure: answer the calls, same epoch ─▶ idle
-///   └──────┘                    └─────────┘
-///      ▲                          │     ▲ call: Arrive
-///      │ failure   all dropped:   ▼     │
+///   └──────┘                    └─────────┘    answered: a caller took it ─▶ idle; all dropped
+///      ▲                          │     ▲                without looking ─▶ unclaimed, epoch - 1
+///      │ failure   all dropped:   ▼     │ call: Arrive
 ///      │            Withdraw   ┌───────────┐ release: it was counted after all
 ///      └────────────────────── │ withdrawn │ ──────────────▶ ┌───────────┐
 ///                              └───────────┘                 │ unclaimed │
@@ -37,9 +37,19 @@ pub struct TaskSync {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
     Idle,
-    Waiting { call: Call, callers: Vec<CallId> },
+    Waiting {
+        call: Call,
+        callers: Vec<CallId>,
+    },
     Withdrawn,
-    Unclaimed { release: Release },
+    /// The callers have been answered, but none of them has looked yet.
+    Answered {
+        release: Release,
+        callers: Vec<CallId>,
+    },
+    Unclaimed {
+        release: Release,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,9 +74,11 @@ pub enum TaskSyncEvent {
         /// Its payload.
         message: Bytes,
     },
-    /// User code dropped a call that was not answered.
+    /// User code has seen the answer of a call.
+    Taken(CallId),
+    /// User code dropped a call whose answer it has not seen.
     Dropped(CallId),
-    /// The coordinator answered.
+    /// The coordinator answered. Answers must come in the order in which they were given.
     Reply(SyncReply),
     /// The task is to end.
     Kill {
@@ -123,6 +135,12 @@ impl TaskSync {
             TaskSyncEvent::Call { call, method, message } => {
                 self.call(call, Call { method, message }, effects);
             }
+            TaskSyncEvent::Taken(call) => {
+                if matches!(&self.state, State::Answered { callers, .. } if callers.contains(&call))
+                {
+                    self.state = State::Idle;
+                }
+            }
             TaskSyncEvent::Dropped(call) => self.dropped(call, effects),
             TaskSyncEvent::Reply(reply) => self.reply(reply, effects),
             TaskSyncEvent::Kill { reason } => {
@@ -147,7 +165,7 @@ impl TaskSync {
         }
         let (attempt, partition, epoch) = (self.attempt, self.partition, self.epoch);
         match &mut self.state {
-            State::Idle | State::Withdrawn => {
+            State::Idle | State::Withdrawn | State::Answered { .. } => {
                 effects.push(TaskSyncEffect::Arrive(self.request(&call)));
                 self.state = State::Waiting { call, callers: vec![id] };
             }
@@ -171,21 +189,32 @@ impl TaskSync {
     }
 
     fn dropped(&mut self, call: CallId, effects: &mut Vec<TaskSyncEffect>) {
-        let State::Waiting { callers, .. } = &mut self.state else { return };
-        callers.retain(|caller| *caller != call);
-        if callers.is_empty() {
-            self.state = State::Withdrawn;
-            effects.push(TaskSyncEffect::Withdraw(WithdrawSync {
-                attempt: self.attempt,
-                epoch: self.epoch,
-                partition: self.partition,
-                task_attempt: self.task_attempt,
-            }));
+        match &mut self.state {
+            State::Waiting { callers, .. } => {
+                callers.retain(|caller| *caller != call);
+                if callers.is_empty() {
+                    self.state = State::Withdrawn;
+                    effects.push(TaskSyncEffect::Withdraw(WithdrawSync {
+                        attempt: self.attempt,
+                        epoch: self.epoch,
+                        partition: self.partition,
+                        task_attempt: self.task_attempt,
+                    }));
+                }
+            }
+            State::Answered { release, callers } => {
+                callers.retain(|caller| *caller != call);
+                if callers.is_empty() {
+                    self.state = State::Unclaimed { release: release.clone() };
+                    self.epoch = Epoch(self.epoch.0 - 1);
+                }
+            }
+            State::Idle | State::Withdrawn | State::Unclaimed { .. } => {}
         }
     }
 
     fn reply(&mut self, reply: SyncReply, effects: &mut Vec<TaskSyncEffect>) {
-        if reply.attempt != self.attempt || reply.epoch != self.epoch || self.ended.is_some() {
+        if reply.attempt != self.attempt || reply.epoch != self.epoch {
             return;
         }
         match (&self.state, reply.result) {
@@ -195,25 +224,33 @@ impl TaskSync {
             (_, Err(SyncError::Withdrawn { .. })) => {}
             (State::Waiting { .. }, Err(error)) => self.complete(Err(error), effects),
             (State::Withdrawn, Err(_)) => self.state = State::Idle,
-            (State::Idle | State::Unclaimed { .. }, _) => {}
+            (State::Idle | State::Answered { .. } | State::Unclaimed { .. }, _) => {}
         }
     }
 
     /// The gang passed this epoch. The call that was counted may be one that was dropped before.
     fn released(&mut self, release: Release, effects: &mut Vec<TaskSyncEffect>) {
-        let State::Waiting { call, .. } = &self.state else { return };
+        let State::Waiting { call, callers } = &self.state else { return };
         let counted = release.messages.get(self.partition.0 as usize);
         let same =
             release.method == call.method && counted.is_none_or(|message| *message == call.message);
-        let (attempt, partition, epoch) = (self.attempt, self.partition, self.epoch);
-        let abandoned = SyncError::AbandonedCall { attempt, partition, epoch };
-        self.complete(if same { Ok(release) } else { Err(abandoned) }, effects);
+        if same {
+            let answered = State::Answered { release: release.clone(), callers: callers.clone() };
+            self.complete(Ok(release), effects);
+            self.state = answered;
+        } else {
+            let (attempt, partition, epoch) = (self.attempt, self.partition, self.epoch);
+            self.complete(Err(SyncError::AbandonedCall { attempt, partition, epoch }), effects);
+        }
         self.epoch = Epoch(self.epoch.0 + 1);
     }
 
     fn complete(&mut self, result: Result<Release, SyncError>, effects: &mut Vec<TaskSyncEffect>) {
-        if let State::Waiting { callers, .. } = std::mem::replace(&mut self.state, State::Idle) {
-            effects.push(TaskSyncEffect::Complete { calls: callers, result });
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Waiting { callers: calls, .. } => {
+                effects.push(TaskSyncEffect::Complete { calls, result });
+            }
+            State::Idle | State::Withdrawn | State::Answered { .. } | State::Unclaimed { .. } => {}
         }
     }
 

@@ -322,9 +322,9 @@ impl TaskScheduler {
             StageFailure::AttemptsExhausted { cause, .. }
             | StageFailure::InfrastructureExhausted { cause, .. }
             | StageFailure::Aborted { cause } => CloseReason::Failed(cause.to_string()),
-            StageFailure::NotEnoughSlots { .. } | StageFailure::QueueFull { .. } => {
-                CloseReason::Failed(failure.to_string())
-            }
+            StageFailure::NotEnoughSlots { .. }
+            | StageFailure::QueueFull { .. }
+            | StageFailure::Refused { .. } => CloseReason::Failed(failure.to_string()),
         };
         if !stage.live.is_empty() || stage.phase == Phase::Running {
             self.stop_attempt(attempt, reason, effects);

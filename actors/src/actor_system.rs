@@ -1,0 +1,248 @@
+//! All actors, on threads of their own, embedded in whatever the host runs on.
+
+use crate::executor_actor::{ExecutorConfig, SchedulerLink, Threads};
+use crate::testing::ManualTimer;
+use crate::{
+    EventBus, ExecutorActor, GetStatus, Shutdown, TaskSchedulerActor, TimerActor, TimerRequest,
+};
+use actix::prelude::*;
+use phalanx_protocol::{ExecutorId, ExecutorResources, Incarnation, SchedulerConfig, StageStatus};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::runtime;
+use tokio::sync::{oneshot, watch};
+use tracing::{error, warn};
+
+/// The running actors of one runtime.
+///
+/// They have threads of their own: one for control (scheduler, coordinator, executors' mailboxes),
+/// one for timers, and each executor's workers. So they run beside any async runtime or none, and
+/// several do not meet.
+pub struct ActorSystem {
+    system: System,
+    scheduler: Addr<TaskSchedulerActor>,
+    manual_timer: Option<Addr<ManualTimer>>,
+    events: EventBus,
+    threads: Threads,
+    next_executor: AtomicU64,
+    /// True once all threads have ended.
+    ended: watch::Receiver<bool>,
+}
+
+/// What a system is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemConfig {
+    /// The scheduler's limits.
+    pub scheduler: SchedulerConfig,
+    /// Pause between two log lines of a task that waits in a sync.
+    pub progress_interval: Duration,
+    /// Events kept for slow subscribers.
+    pub events_capacity: usize,
+    /// Time passes only when told to, see [`ActorSystem::manual_timer`]: for tests.
+    pub manual_time: bool,
+}
+
+/// A runtime could not be started, or got no more threads.
+#[derive(Debug, Error)]
+#[error("the runtime got no thread for its {what}: {source}; see `ulimit -u`")]
+pub struct StartError {
+    what: &'static str,
+    source: io::Error,
+}
+
+/// What the control thread hands back once it runs.
+struct Started {
+    system: System,
+    scheduler: Addr<TaskSchedulerActor>,
+    manual_timer: Option<Addr<ManualTimer>>,
+}
+
+impl ActorSystem {
+    /// Starts the threads and actors, without executors. Returns when they are ready, which takes
+    /// about a millisecond.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(config: SystemConfig) -> Result<Self, StartError> {
+        let (ready, started) = mpsc::channel();
+        let (end, ended) = watch::channel(false);
+        let threads = Threads::new();
+        let events = EventBus::new(config.events_capacity);
+        let (in_thread, bus) = (threads.clone(), events.clone());
+        let control = move || {
+            run_control_thread(&config, &bus, &in_thread, &ready);
+            join_bounded(in_thread);
+            // Nobody may be left to be told.
+            let _ = end.send(true);
+        };
+        thread::Builder::new()
+            .name("phalanx-control".to_owned())
+            .spawn(control)
+            .map_err(|source| StartError { what: "control", source })?;
+        let gone = |_| io::Error::other("it ended while starting");
+        let started = started
+            .recv()
+            .map_err(|error| StartError { what: "control", source: gone(error) })??;
+        let Started { system, scheduler, manual_timer } = started;
+        let next_executor = AtomicU64::new(0);
+        Ok(ActorSystem { system, scheduler, manual_timer, events, threads, next_executor, ended })
+    }
+
+    /// The scheduler's address: `Submit`, `CancelStage`, `GetStatus` and so on.
+    pub fn scheduler(&self) -> &Addr<TaskSchedulerActor> {
+        &self.scheduler
+    }
+
+    /// What happens, from now on.
+    pub fn events(&self) -> &EventBus {
+        &self.events
+    }
+
+    /// The hand-cranked timer, if the system was started with `manual_time`.
+    pub fn manual_timer(&self) -> Option<&Addr<ManualTimer>> {
+        self.manual_timer.as_ref()
+    }
+
+    /// Adds a local executor with these resources and threads for async tasks. When this has
+    /// returned, a stage submitted later finds it.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub async fn add_executor(
+        &self,
+        resources: ExecutorResources,
+        worker_threads: usize,
+    ) -> Result<ExecutorId, StartError> {
+        let executor = ExecutorId(self.next_executor.fetch_add(1, Ordering::Relaxed));
+        let config = ExecutorConfig {
+            executor,
+            incarnation: Incarnation(0),
+            address: format!("local/{executor}").into(),
+            resources,
+            worker_threads,
+        };
+        let scheduler = SchedulerLink {
+            join: self.scheduler.clone().recipient(),
+            ended: self.scheduler.clone().recipient(),
+            lost: self.scheduler.clone().recipient(),
+        };
+        let (tell, told) = oneshot::channel();
+        let threads = self.threads.clone();
+        self.system.arbiter().spawn_fn(move || {
+            // Whoever asked may have gone.
+            let _ = tell.send(ExecutorActor::start_local(config, threads, scheduler).map(drop));
+        });
+        let started = told.await.unwrap_or_else(|_| Err(io::Error::other("the runtime has ended")));
+        let error = |source| StartError { what: "executor", source };
+        started.map_err(error)?;
+        Ok(executor)
+    }
+
+    /// Ends all stages and tasks, and then the threads. Returns the stages whose tasks had not
+    /// ended within `grace`, empty if all had. Their threads are left behind; every call that they
+    /// make to the runtime fails. Takes at most `grace` and about a second.
+    pub async fn shutdown(&self, grace: Duration) -> Vec<StageStatus> {
+        let left = self.begin_shutdown(Some(grace)).await;
+        // An error means that the control thread is gone already.
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+        left.unwrap_or_default()
+    }
+
+    /// On the control thread, so that no clock of the host is needed.
+    fn begin_shutdown(&self, grace: Option<Duration>) -> oneshot::Receiver<Vec<StageStatus>> {
+        let (tell, left) = oneshot::channel();
+        let scheduler = self.scheduler.clone();
+        self.system.arbiter().spawn(async move {
+            let drained = scheduler.send(Shutdown);
+            let drained = match grace {
+                Some(grace) => tokio::time::timeout(grace, drained).await.is_ok(),
+                None => drained.await.is_ok(),
+            };
+            let stages = match scheduler.send(GetStatus).await {
+                Ok(status) if !drained => status.stages,
+                Ok(_) | Err(_) => Vec::new(),
+            };
+            // Whoever asked may have gone.
+            let _ = tell.send(stages);
+            System::current().stop();
+        });
+        left
+    }
+}
+
+impl Drop for ActorSystem {
+    /// Ends everything in the background.
+    fn drop(&mut self) {
+        drop(self.begin_shutdown(None));
+    }
+}
+
+/// How long the threads may take to end once no task runs any more.
+const JOIN_BOUND: Duration = Duration::from_secs(1);
+
+/// Waits for the threads, but not for ever: a task that does not end keeps its own.
+fn join_bounded(threads: Threads) {
+    let (tell, joined) = mpsc::channel();
+    let joiner = thread::Builder::new().name("phalanx-join".to_owned());
+    let started = joiner.spawn(move || {
+        threads.stop_and_join();
+        // The waiter may have given up.
+        let _ = tell.send(());
+    });
+    if started.is_ok() && joined.recv_timeout(JOIN_BOUND).is_err() {
+        warn!("some worker threads have not ended: tasks that ignore their kill still run on them");
+    }
+}
+
+fn run_control_thread(
+    config: &SystemConfig,
+    events: &EventBus,
+    threads: &Threads,
+    ready: &mpsc::Sender<Result<Started, StartError>>,
+) {
+    let failed = |what| move |source| StartError { what, source };
+    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => Arc::new(runtime),
+        Err(source) => {
+            // The starter waits for this; it cannot be gone.
+            let _ = ready.send(Err(failed("control")(source)));
+            return;
+        }
+    };
+    let for_system = runtime.clone();
+    let runner = System::with_tokio_rt(|| for_system);
+    let started = runner.block_on(async { start_actors(config, events, threads) });
+    let is_started = started.is_ok();
+    // As above.
+    let _ = ready.send(started.map_err(failed("timers")));
+    if is_started && let Err(error) = runner.run() {
+        error!("the control thread ended with an error: {error}");
+    }
+}
+
+fn start_actors(
+    config: &SystemConfig,
+    events: &EventBus,
+    threads: &Threads,
+) -> io::Result<Started> {
+    let (timer, manual_timer) = if config.manual_time {
+        let timer = ManualTimer::default().start();
+        (timer.clone().recipient(), Some(timer))
+    } else {
+        let thread = threads.spawn()?;
+        let timer = TimerActor::start_in_arbiter(&thread, |_| TimerActor::new());
+        (timer.recipient::<TimerRequest>(), None)
+    };
+    let scheduler = TaskSchedulerActor::new(
+        config.scheduler.clone(),
+        config.progress_interval,
+        timer,
+        events.clone(),
+    );
+    let scheduler = scheduler.start();
+    Ok(Started { system: System::current(), scheduler, manual_timer })
+}

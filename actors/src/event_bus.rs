@@ -1,0 +1,116 @@
+//! Tells those who watch what happens, and the log.
+
+use phalanx_protocol::{RuntimeEvent, StageFailure, TaskOutcome};
+use std::time::{Duration, SystemTime};
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+/// An event and when it was told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventRecord {
+    /// Time of day.
+    pub at: SystemTime,
+    /// Time since the runtime was started; never goes back.
+    pub since_start: Duration,
+    /// What happened.
+    pub event: RuntimeEvent,
+}
+
+/// Hands events to any number of subscribers. It holds the last ones in a ring: who is too slow
+/// loses the oldest and is told how many; nobody is waited for.
+#[derive(Clone, Debug)]
+pub struct EventBus {
+    started: Instant,
+    sender: broadcast::Sender<EventRecord>,
+}
+
+impl EventBus {
+    /// A bus that holds the last `capacity` events for those who are slow; at least 1.
+    pub fn new(capacity: usize) -> Self {
+        let (sender, _) = broadcast::channel(capacity.max(1));
+        EventBus { started: Instant::now(), sender }
+    }
+
+    /// All events from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<EventRecord> {
+        self.sender.subscribe()
+    }
+
+    pub(crate) fn emit(&self, event: RuntimeEvent) {
+        log(&event);
+        if self.sender.receiver_count() > 0 {
+            let (at, since_start) = (SystemTime::now(), self.started.elapsed());
+            // The last subscriber may have left since the line above.
+            let _ = self.sender.send(EventRecord { at, since_start, event });
+        }
+    }
+}
+
+fn log(event: &RuntimeEvent) {
+    match event {
+        RuntimeEvent::ExecutorJoined { executor, incarnation, resources } => {
+            info!(%executor, %incarnation, cpus = resources.cpus, "executor {executor} joined");
+        }
+        RuntimeEvent::ExecutorLost { executor, incarnation, reason } => {
+            warn!(%executor, %incarnation, %reason, "executor {executor} is lost: {reason}");
+        }
+        RuntimeEvent::StageSubmitted { stage, name, num_tasks } => {
+            info!(%stage, %name, num_tasks, "stage {stage} '{name}' of {num_tasks} tasks submitted");
+        }
+        RuntimeEvent::StageDeferred { stage, required, available, checks_left, next_check } => {
+            warn!(
+                %stage, required, available, checks_left,
+                "stage {stage} needs {required} slots, all executors together have {available}; \
+                 next check in {next_check:?}, {checks_left} more may fail"
+            );
+        }
+        RuntimeEvent::StageQueued { attempt, required, free } => {
+            info!(%attempt, required, free, "{attempt} waits for {required} slots, {free} are free");
+        }
+        RuntimeEvent::AttemptStarted { attempt, num_tasks } => {
+            info!(%attempt, num_tasks, "{attempt}: all {num_tasks} tasks scheduled");
+        }
+        RuntimeEvent::TaskStarted { attempt, partition, task_attempt, executor } => {
+            debug!(%attempt, %partition, %task_attempt, %executor, "task started");
+        }
+        RuntimeEvent::TaskEnded { attempt, partition, task_attempt, executor, outcome } => {
+            match outcome {
+                TaskOutcome::Succeeded => {
+                    debug!(%attempt, %partition, %task_attempt, %executor, "task succeeded");
+                }
+                TaskOutcome::Failed(failure) => info!(
+                    %attempt, %partition, %task_attempt, %executor,
+                    "task {task_attempt} (partition {partition} of {attempt}) ended: {failure}"
+                ),
+            }
+        }
+        RuntimeEvent::TaskIgnoresKill { attempt, partition, task_attempt, executor } => {
+            warn!(
+                %attempt, %partition, %task_attempt, %executor,
+                "task {task_attempt} (partition {partition} of {attempt}) was killed but still \
+                 runs on executor {executor}: it keeps its slot until it ends"
+            );
+        }
+        RuntimeEvent::AttemptFailed { cause, will_retry } => {
+            let next = if *will_retry { "will be retried" } else { "will not be retried" };
+            warn!(attempt = %cause.attempt, will_retry, "{next}: {cause}");
+        }
+        RuntimeEvent::RoundOpened { attempt, epoch, method } => {
+            debug!(%attempt, %epoch, %method, "round opened");
+        }
+        RuntimeEvent::RoundReleased { attempt, epoch, method } => {
+            debug!(%attempt, %epoch, %method, "round released");
+        }
+        RuntimeEvent::RoundFailed { attempt, epoch, error } => {
+            info!(%attempt, %epoch, "round failed: {error}");
+        }
+        RuntimeEvent::StageCompleted { stage, attempts, failure } => match failure {
+            None => info!(%stage, attempts, "stage {stage} succeeded, attempts: {attempts}"),
+            Some(StageFailure::Cancelled { reason }) => {
+                info!(%stage, attempts, %reason, "stage {stage} was cancelled: {reason}");
+            }
+            Some(failure) => warn!(%stage, attempts, "stage {stage} {failure}"),
+        },
+    }
+}

@@ -1,0 +1,205 @@
+//! Envelopes: what actix needs around the plain messages of `phalanx-protocol`.
+
+use crate::run_task::{BoxError, Payload, TaskBody, TaskOutput};
+use crate::{ContextBarrierStateActor, ExecutorActor};
+use actix::prelude::*;
+use phalanx_protocol::{
+    ExecutorId, ExecutorJoined, ExecutorStatus, Incarnation, KillTask, LaunchTasks, OpenBarrier,
+    PartitionId, PartitionRanges, RequestToSync, StageAttemptId, StageFailure, StageId,
+    StageStatus, SubmitStage, SyncReply, TaskReport,
+};
+use tokio::sync::oneshot;
+
+/// A plain message that nobody answers: `addr.do_send(Tell(StageCompleted { .. }))`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tell<T>(pub T);
+
+impl<T: 'static> Message for Tell<T> {
+    type Result = ();
+}
+
+/// A plain message and its answer: `addr.send(Ask(request_to_sync)).await`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask<T>(pub T);
+
+impl Message for Ask<RequestToSync> {
+    type Result = SyncReply;
+}
+
+/// Opens the attempt and gives the address of its child; `None` if it was open or the coordinator
+/// has been shut down.
+impl Message for Ask<OpenBarrier> {
+    type Result = Option<Addr<ContextBarrierStateActor>>;
+}
+
+/// To a [`ContextBarrierStateActor`]: whom does the open round wait for? `None`: none is open.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Option<PartitionRanges>")]
+pub struct GetMissing;
+
+/// Child to coordinator: this attempt's actor is gone, by its end or by a panic.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ChildStopped(pub StageAttemptId);
+
+/// Coordinator to scheduler: the barrier of a running attempt is gone.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct BarrierLost {
+    /// The attempt.
+    pub attempt: StageAttemptId,
+    /// What is known of it.
+    pub reason: String,
+}
+
+/// Client to scheduler: run a stage. The result arrives on `ended`.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Submit {
+    /// What to run.
+    pub submit: SubmitStage,
+    /// The tasks' code.
+    pub body: TaskBody,
+    /// Where the result goes.
+    pub ended: oneshot::Sender<StageEnded>,
+}
+
+/// How a stage ended: the tasks' values by partition, or why there are none and the error of the
+/// task that failed first.
+pub type StageEnded = Result<Vec<Payload>, (StageFailure, Option<BoxError>)>;
+
+/// Client to scheduler: end this stage. Ignored if it has its result.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct CancelStage {
+    /// Which.
+    pub stage: StageId,
+    /// Why; the stage's error repeats it.
+    pub reason: String,
+}
+
+/// Client to scheduler: end one running task, which fails its gang. Ignored if it does not run.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct KillPartition {
+    /// Its stage.
+    pub stage: StageId,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Why; the task is told.
+    pub reason: String,
+}
+
+/// Client to scheduler: what is this stage at? `None`: it is over, or never was.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Option<StageStatus>")]
+pub struct GetStageStatus(pub StageId);
+
+/// Client to scheduler: what is there, and what does it do?
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "RuntimeStatus")]
+pub struct GetStatus;
+
+/// What there is and what it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeStatus {
+    /// The executors, by id.
+    pub executors: Vec<ExecutorStatus>,
+    /// The stages that are not over, by id.
+    pub stages: Vec<StageStatus>,
+}
+
+/// Executor to scheduler: here are slots, and this is how to use them.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct JoinExecutor {
+    /// What it has.
+    pub joined: ExecutorJoined,
+    /// How to reach it.
+    pub link: ExecutorLink,
+}
+
+/// How the scheduler reaches an executor, wherever it is.
+#[derive(Clone)]
+pub struct ExecutorLink {
+    /// Takes tasks to run.
+    pub launch: Recipient<LaunchOnExecutor>,
+    /// Takes kills.
+    pub kill: Recipient<Tell<KillTask>>,
+    /// Gives the executor up.
+    pub retire: Recipient<RetireExecutor>,
+    /// Threads that run its async tasks, so that a barrier can live beside its gang; empty if they
+    /// are elsewhere.
+    pub threads: Vec<ArbiterHandle>,
+}
+
+impl ExecutorLink {
+    /// The link to a local executor.
+    pub(crate) fn local(addr: Addr<ExecutorActor>, threads: Vec<ArbiterHandle>) -> Self {
+        ExecutorLink {
+            launch: addr.clone().recipient(),
+            kill: addr.clone().recipient(),
+            retire: addr.recipient(),
+            threads,
+        }
+    }
+}
+
+/// Scheduler to executor: [`LaunchTasks`] with the code and the way to the gang's barrier.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct LaunchOnExecutor {
+    /// What to run.
+    pub launch: LaunchTasks,
+    /// The code.
+    pub body: TaskBody,
+    /// The gang's barrier; `None` for plain stages.
+    pub barrier: Option<Addr<ContextBarrierStateActor>>,
+}
+
+/// Scheduler to executor: you have been given up. A local one comes back as its next incarnation,
+/// on new threads, if it `comes_back`.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct RetireExecutor {
+    /// Whether a next incarnation is started.
+    pub comes_back: bool,
+}
+
+/// Client to scheduler: take this executor away; what runs on it is lost. Answers whether it was
+/// there.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "bool")]
+pub struct RemoveExecutor {
+    /// Which.
+    pub executor: ExecutorId,
+    /// Why.
+    pub reason: String,
+}
+
+/// Executor to scheduler: an executor is gone, with all that ran on it.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ExecutorLost {
+    /// Which.
+    pub executor: ExecutorId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Why.
+    pub reason: String,
+}
+
+/// Executor to scheduler: [`TaskReport`] with the value or error itself.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct TaskEnded {
+    /// The report.
+    pub report: TaskReport,
+    /// What the task returned; `None` if it did not get that far.
+    pub output: Option<TaskOutput>,
+}
+
+/// Client to scheduler: end everything, take nothing new. Answered when no task runs any more.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Shutdown;

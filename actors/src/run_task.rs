@@ -1,0 +1,156 @@
+//! Runs the code of one task and reports its end.
+
+use crate::TaskEnded;
+use crate::task::{Task, lock};
+use actix::prelude::*;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use phalanx_protocol::{
+    ExecutorId, Incarnation, LeaveReason, TaskAttemptId, TaskFailure, TaskOutcome, TaskReport,
+};
+use std::any::Any;
+use std::collections::HashMap;
+use std::error::Error;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use tracing::Instrument;
+
+/// Any error of a task's code.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What a task returned.
+pub type Payload = Box<dyn Any + Send>;
+
+/// A task's value or error.
+pub type TaskOutput = Result<Payload, BoxError>;
+
+/// The code of a stage's tasks.
+#[derive(Clone)]
+pub enum TaskBody {
+    /// Runs on a worker thread together with others; must not block.
+    Async(Arc<dyn Fn(Arc<Task>) -> LocalBoxFuture<'static, TaskOutput> + Send + Sync>),
+    /// Runs on a thread of its own.
+    Blocking(Arc<dyn Fn(Arc<Task>) -> TaskOutput + Send + Sync>),
+}
+
+/// The tasks that run on one executor. Shared with the threads that run them.
+pub(crate) type RunningTasks = Arc<Mutex<HashMap<TaskAttemptId, Arc<Task>>>>;
+
+/// Tells the scheduler how tasks end.
+#[derive(Clone)]
+pub(crate) struct Reporter {
+    pub(crate) executor: ExecutorId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) scheduler: Recipient<TaskEnded>,
+    pub(crate) running: RunningTasks,
+}
+
+impl Reporter {
+    fn finish(&self, task: &Arc<Task>, end: Result<TaskOutput, Box<dyn Any + Send>>) {
+        let (outcome, output) = match end {
+            Ok(Ok(value)) => (TaskOutcome::Succeeded, Some(Ok(value))),
+            Ok(Err(error)) => (TaskOutcome::Failed(failure_of(task, &*error)), Some(Err(error))),
+            Err(panic) => {
+                (TaskOutcome::Failed(TaskFailure::Panicked(text_of_panic(&*panic))), None)
+            }
+        };
+        self.report(task, outcome, output);
+    }
+
+    /// The report goes out before the leave: who fails because this task left cannot be taken for
+    /// the first cause.
+    fn report(&self, task: &Arc<Task>, outcome: TaskOutcome, output: Option<TaskOutput>) {
+        task.call_listeners(&outcome);
+        lock(&self.running).remove(&task.task_attempt());
+        let reason = match &outcome {
+            TaskOutcome::Succeeded => LeaveReason::Returned,
+            TaskOutcome::Failed(failure) => LeaveReason::Failed(failure.clone()),
+        };
+        let report = TaskReport {
+            executor: self.executor,
+            incarnation: self.incarnation,
+            attempt: task.attempt(),
+            partition: task.partition(),
+            task_attempt: task.task_attempt(),
+            outcome,
+        };
+        self.scheduler.do_send(TaskEnded { report, output });
+        task.ended(reason);
+    }
+}
+
+/// A killed task's error is the kill, whatever it made of it.
+fn failure_of(task: &Task, error: &(dyn Error + 'static)) -> TaskFailure {
+    match task.kill_reason() {
+        Some(reason) => TaskFailure::Killed(reason.to_owned()),
+        None => TaskFailure::Error(text_with_sources(error)),
+    }
+}
+
+fn text_with_sources(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn text_of_panic(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "with a value that is not a text".to_owned())
+}
+
+/// Runs on the thread that polls it.
+pub(crate) async fn run_async(
+    task: Arc<Task>,
+    code: Arc<dyn Fn(Arc<Task>) -> LocalBoxFuture<'static, TaskOutput> + Send + Sync>,
+    reporter: Reporter,
+) {
+    let span = span_of(&task);
+    // The closure itself may panic before it gives a future.
+    let run = async { code(task.clone()).await };
+    let end = AssertUnwindSafe(run).catch_unwind().instrument(span).await;
+    reporter.finish(&task, end);
+}
+
+/// Runs on a new thread, so that no pool's limit can keep a gang from being complete.
+pub(crate) fn run_blocking(
+    task: Arc<Task>,
+    code: Arc<dyn Fn(Arc<Task>) -> TaskOutput + Send + Sync>,
+    reporter: Reporter,
+) {
+    let name = format!("phalanx-{}-{}", task.attempt().stage, task.partition());
+    let (in_thread, at_end) = (task.clone(), reporter.clone());
+    let started = std::thread::Builder::new().name(name).spawn(move || {
+        let task = in_thread;
+        let end = {
+            let _entered = span_of(&task).entered();
+            catch_unwind(AssertUnwindSafe(|| code(task.clone())))
+        };
+        at_end.finish(&task, end);
+    });
+    if let Err(error) = started {
+        let failure = TaskFailure::NotStarted(no_thread(&error));
+        reporter.report(&task, TaskOutcome::Failed(failure), None);
+    }
+}
+
+fn no_thread(error: &io::Error) -> String {
+    format!("the system gave no thread ({error}); blocking tasks take one each, see `ulimit -u`")
+}
+
+fn span_of(task: &Task) -> tracing::Span {
+    let attempt = task.attempt();
+    tracing::info_span!(
+        "task",
+        stage = attempt.stage.0,
+        attempt = attempt.attempt,
+        partition = task.partition().0,
+        task_attempt = task.task_attempt().0,
+    )
+}

@@ -1,0 +1,199 @@
+//! Gathers the arrivals of one gang on one thread, so that a round costs the coordinator one
+//! message per thread, not one per task.
+
+use crate::ContextBarrierStateActor;
+use crate::task::{Task, lock};
+use actix::prelude::*;
+use phalanx_protocol::{
+    Epoch, RequestToSync, StageAttemptId, StillWaiting, SyncError, SyncReply, TaskLeft,
+    WithdrawSync,
+};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
+
+/// The outgoing side, shared by the gang's tasks on one thread. The first arrival wakes the pump,
+/// which runs after the tasks that are ready now and sends all that have arrived by then.
+pub(crate) struct SyncGatherer {
+    outbox: Arc<Mutex<Outbox>>,
+    inbox: mpsc::UnboundedSender<Inbox>,
+}
+
+#[derive(Default)]
+struct Outbox {
+    /// In order, so that a leave never overtakes a request.
+    items: Vec<Outgoing>,
+    flush_requested: bool,
+}
+
+enum Outgoing {
+    Request { request: RequestToSync, tasks: Vec<Arc<Task>> },
+    Withdraw(WithdrawSync),
+    Left(TaskLeft),
+}
+
+enum Inbox {
+    Flush,
+    Reply { batch: u64, reply: SyncReply },
+    Note { batch: u64, note: StillWaiting },
+}
+
+/// What one thread's tasks have to say to their barrier, in order.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct GatheredSyncs(pub(crate) Vec<GatheredSync>);
+
+pub(crate) enum GatheredSync {
+    Request(RequestToSync, GathererReply),
+    Withdraw(WithdrawSync),
+    Left(TaskLeft),
+}
+
+/// The way back to the gatherer for one request. Dropped without an answer it says that the
+/// coordinator is gone.
+pub(crate) struct GathererReply {
+    batch: u64,
+    attempt: StageAttemptId,
+    epoch: Epoch,
+    inbox: Option<mpsc::UnboundedSender<Inbox>>,
+}
+
+impl GathererReply {
+    pub(crate) fn send(mut self, reply: SyncReply) {
+        self.answer(reply);
+    }
+
+    pub(crate) fn note(&self, note: StillWaiting) {
+        if let Some(inbox) = &self.inbox {
+            // Closed only if the thread of the tasks is gone, and they with it.
+            let _ = inbox.send(Inbox::Note { batch: self.batch, note });
+        }
+    }
+
+    fn answer(&mut self, reply: SyncReply) {
+        if let Some(inbox) = self.inbox.take() {
+            // As in `note`.
+            let _ = inbox.send(Inbox::Reply { batch: self.batch, reply });
+        }
+    }
+}
+
+impl Drop for GathererReply {
+    fn drop(&mut self) {
+        let (attempt, epoch) = (self.attempt, self.epoch);
+        let result = Err(SyncError::CoordinatorLost { attempt });
+        self.answer(SyncReply { attempt, epoch, result });
+    }
+}
+
+impl SyncGatherer {
+    /// A gatherer whose pump runs on this thread until the last task has let go of it.
+    pub(crate) fn start(barrier: Addr<ContextBarrierStateActor>) -> Arc<Self> {
+        let (gatherer, pump) = SyncGatherer::new(barrier);
+        actix_rt::spawn(pump);
+        gatherer
+    }
+
+    /// A gatherer and its pump, which has to run on the tasks' thread.
+    pub(crate) fn new(
+        barrier: Addr<ContextBarrierStateActor>,
+    ) -> (Arc<Self>, impl Future<Output = ()> + 'static) {
+        let outbox = Arc::new(Mutex::new(Outbox::default()));
+        let (inbox, received) = mpsc::unbounded_channel();
+        let replies = inbox.downgrade();
+        let pump =
+            Pump { barrier, outbox: outbox.clone(), replies, batches: HashMap::new(), next: 0 };
+        (Arc::new(SyncGatherer { outbox, inbox }), pump.run(received))
+    }
+
+    /// A task has arrived; `request` names it alone.
+    pub(crate) fn arrive(&self, mut request: RequestToSync, task: Arc<Task>) {
+        let mut outbox = lock(&self.outbox);
+        match outbox.items.last_mut() {
+            Some(Outgoing::Request { request: last, tasks })
+                if (last.epoch, last.method) == (request.epoch, request.method) =>
+            {
+                last.arrivals.append(&mut request.arrivals);
+                tasks.push(task);
+            }
+            Some(_) | None => {
+                outbox.items.push(Outgoing::Request { request, tasks: vec![task] });
+            }
+        }
+        self.request_flush(&mut outbox);
+    }
+
+    pub(crate) fn withdraw(&self, withdraw: WithdrawSync) {
+        self.push(Outgoing::Withdraw(withdraw));
+    }
+
+    pub(crate) fn leave(&self, left: TaskLeft) {
+        self.push(Outgoing::Left(left));
+    }
+
+    fn push(&self, item: Outgoing) {
+        let mut outbox = lock(&self.outbox);
+        outbox.items.push(item);
+        self.request_flush(&mut outbox);
+    }
+
+    fn request_flush(&self, outbox: &mut Outbox) {
+        if !outbox.flush_requested {
+            outbox.flush_requested = true;
+            // Closed only if the pump's thread is gone: then the executor is lost as well.
+            let _ = self.inbox.send(Inbox::Flush);
+        }
+    }
+}
+
+struct Pump {
+    barrier: Addr<ContextBarrierStateActor>,
+    outbox: Arc<Mutex<Outbox>>,
+    /// Weak, or the pump would keep itself alive.
+    replies: mpsc::WeakUnboundedSender<Inbox>,
+    /// Who waits, by request sent.
+    batches: HashMap<u64, Vec<Arc<Task>>>,
+    next: u64,
+}
+
+impl Pump {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Inbox>) {
+        while let Some(item) = inbox.recv().await {
+            match item {
+                Inbox::Flush => self.flush(),
+                Inbox::Reply { batch, reply } => {
+                    for task in self.batches.remove(&batch).into_iter().flatten() {
+                        task.reply(reply.clone());
+                    }
+                }
+                Inbox::Note { batch, note } => {
+                    for task in self.batches.get(&batch).into_iter().flatten() {
+                        task.log_waiting(&note);
+                    }
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let items = {
+            let mut outbox = lock(&self.outbox);
+            outbox.flush_requested = false;
+            std::mem::take(&mut outbox.items)
+        };
+        let items = items.into_iter().map(|item| match item {
+            Outgoing::Request { request, tasks } => {
+                let (batch, attempt, epoch) = (self.next, request.attempt, request.epoch);
+                self.next += 1;
+                self.batches.insert(batch, tasks);
+                // The tasks in `batches` hold the strong sender.
+                let inbox = self.replies.upgrade();
+                GatheredSync::Request(request, GathererReply { batch, attempt, epoch, inbox })
+            }
+            Outgoing::Withdraw(withdraw) => GatheredSync::Withdraw(withdraw),
+            Outgoing::Left(left) => GatheredSync::Left(left),
+        });
+        let items = items.collect();
+        self.barrier.do_send(GatheredSyncs(items));
+    }
+}

@@ -1,0 +1,334 @@
+//! One running task attempt, as its own code sees it.
+
+use crate::sync_gatherer::SyncGatherer;
+use bytes::Bytes;
+use phalanx_protocol::{
+    Addresses, CallId, Epoch, ExecutorId, LaunchTask, LaunchTasks, LeaveReason, PartitionId,
+    Release, StageAttemptId, StillWaiting, SyncError, SyncMethod, SyncReply, TaskAttemptId,
+    TaskInfo, TaskOutcome, TaskSync, TaskSyncEffect, TaskSyncEvent,
+};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, trace};
+
+/// A running task: who it is, how it syncs, whether it was killed.
+pub struct Task {
+    attempt: StageAttemptId,
+    num_tasks: u32,
+    executor: ExecutorId,
+    launch: LaunchTask,
+    task_infos: Arc<[TaskInfo]>,
+    killed: CancellationToken,
+    kill_reason: OnceLock<String>,
+    listeners: Mutex<Vec<CompletionListener>>,
+    /// `None` in a plain stage.
+    sync: Option<SyncPart>,
+}
+
+type CompletionListener = Box<dyn FnOnce(&TaskOutcome) + Send>;
+
+struct SyncPart {
+    gatherer: Arc<SyncGatherer>,
+    cell: Mutex<SyncCell>,
+}
+
+struct SyncCell {
+    machine: TaskSync,
+    calls: Vec<PendingCall>,
+    next_call: u64,
+}
+
+struct PendingCall {
+    id: CallId,
+    since: (SystemTime, Instant),
+    waker: Option<Waker>,
+    result: Option<Result<Release, SyncError>>,
+}
+
+/// Locks a mutex whose holders do not panic.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Task {
+    pub(crate) fn new(
+        launch: &LaunchTasks,
+        task: LaunchTask,
+        executor: ExecutorId,
+        gatherer: Option<Arc<SyncGatherer>>,
+    ) -> Arc<Self> {
+        let LaunchTasks { attempt, num_tasks, ref task_infos, .. } = *launch;
+        let machine = TaskSync::new(attempt, num_tasks, task.partition, task.task_attempt);
+        let cell = Mutex::new(SyncCell { machine, calls: Vec::new(), next_call: 0 });
+        Arc::new(Task {
+            attempt,
+            num_tasks,
+            executor,
+            launch: task,
+            task_infos: task_infos.clone(),
+            killed: CancellationToken::new(),
+            kill_reason: OnceLock::new(),
+            listeners: Mutex::new(Vec::new()),
+            sync: gatherer.map(|gatherer| SyncPart { gatherer, cell }),
+        })
+    }
+
+    /// The stage attempt it belongs to.
+    pub fn attempt(&self) -> StageAttemptId {
+        self.attempt
+    }
+
+    /// World size.
+    pub fn num_tasks(&self) -> u32 {
+        self.num_tasks
+    }
+
+    /// Its rank.
+    pub fn partition(&self) -> PartitionId {
+        self.launch.partition
+    }
+
+    /// Its attempt id.
+    pub fn task_attempt(&self) -> TaskAttemptId {
+        self.launch.task_attempt
+    }
+
+    /// Where it runs.
+    pub fn executor(&self) -> ExecutorId {
+        self.executor
+    }
+
+    /// Cpus it was given.
+    pub fn cpus(&self) -> u32 {
+        self.launch.cpus
+    }
+
+    /// Named resources it was given.
+    pub fn addresses(&self) -> &Addresses {
+        &self.launch.addresses
+    }
+
+    /// Where all tasks of the gang run, by partition; empty in a plain stage.
+    pub fn task_infos(&self) -> &[TaskInfo] {
+        &self.task_infos
+    }
+
+    /// The epoch of its current or next sync; 0 in a plain stage.
+    pub fn epoch(&self) -> Epoch {
+        self.sync.as_ref().map_or(Epoch(0), |sync| lock(&sync.cell).machine.epoch())
+    }
+
+    /// Cancelled when the task is killed.
+    pub fn killed(&self) -> &CancellationToken {
+        &self.killed
+    }
+
+    /// Why it was killed, if it was.
+    pub fn kill_reason(&self) -> Option<&str> {
+        self.kill_reason.get().map(String::as_str)
+    }
+
+    /// Has `listener` called with the outcome, once, when the task's code has ended; at once with
+    /// nothing lost if several are added. A listener's panic is logged and changes nothing.
+    pub fn on_completion(&self, listener: impl FnOnce(&TaskOutcome) + Send + 'static) {
+        lock(&self.listeners).push(Box::new(listener));
+    }
+
+    /// Arrives at the gang's next sync with `message`; resolves with the release.
+    pub fn sync(
+        self: &Arc<Self>,
+        method: SyncMethod,
+        message: Bytes,
+        caller: &'static Location<'static>,
+    ) -> SyncCall {
+        SyncCall { task: self.clone(), state: CallState::New { method, message, caller } }
+    }
+
+    /// Asks the task to end: its waits end now, its code sees it when it looks. The first reason
+    /// counts.
+    pub(crate) fn kill(self: &Arc<Self>, reason: &str) {
+        if self.kill_reason.set(reason.to_owned()).is_ok() {
+            self.handle(TaskSyncEvent::Kill { reason: reason.to_owned() });
+            self.killed.cancel();
+        }
+    }
+
+    /// The task's code has ended.
+    pub(crate) fn ended(self: &Arc<Self>, reason: LeaveReason) {
+        self.handle(TaskSyncEvent::Ended(reason));
+    }
+
+    pub(crate) fn call_listeners(&self, outcome: &TaskOutcome) {
+        for listener in std::mem::take(&mut *lock(&self.listeners)) {
+            if catch_unwind(AssertUnwindSafe(|| listener(outcome))).is_err() {
+                error!(attempt = %self.attempt, partition = %self.partition(),
+                    "a completion listener panicked");
+            }
+        }
+    }
+
+    pub(crate) fn reply(self: &Arc<Self>, reply: SyncReply) {
+        self.handle(TaskSyncEvent::Reply(reply));
+    }
+
+    /// The line that tells, once in a while, that and for whom the task waits.
+    pub(crate) fn log_waiting(&self, note: &StillWaiting) {
+        let Some(sync) = &self.sync else { return };
+        let since = lock(&sync.cell).calls.first().map(|call| call.since);
+        let Some((since, start)) = since else { return };
+        let (waited, missing) = (start.elapsed().as_secs(), &note.missing);
+        let StageAttemptId { stage, attempt } = self.attempt;
+        info!(
+            task_attempt = %self.task_attempt(), %stage, attempt, epoch = %note.epoch,
+            waited_s = waited, %missing,
+            "Task {} from Stage {stage}(Attempt {attempt}) waiting under the global sync since {}, \
+             has been waiting for {waited} seconds, current barrier epoch is {}, \
+             missing partitions: {missing}.",
+            self.task_attempt(), humantime::format_rfc3339_seconds(since), note.epoch,
+        );
+    }
+
+    fn handle(self: &Arc<Self>, event: TaskSyncEvent) {
+        let Some(sync) = &self.sync else { return };
+        let mut cell = lock(&sync.cell);
+        let woken = self.run(event, sync, &mut cell);
+        drop(cell);
+        for waker in woken {
+            waker.wake();
+        }
+    }
+
+    /// Hands the event to the machine and carries out its effects; returns who is to be woken once
+    /// the lock is gone.
+    fn run(
+        self: &Arc<Self>,
+        event: TaskSyncEvent,
+        sync: &SyncPart,
+        cell: &mut SyncCell,
+    ) -> Vec<Waker> {
+        let mut effects = Vec::new();
+        let mut woken = Vec::new();
+        cell.machine.handle(event, &mut effects);
+        for effect in effects {
+            match effect {
+                TaskSyncEffect::Arrive(request) => sync.gatherer.arrive(request, self.clone()),
+                TaskSyncEffect::Withdraw(withdraw) => sync.gatherer.withdraw(withdraw),
+                TaskSyncEffect::Leave(left) => sync.gatherer.leave(left),
+                TaskSyncEffect::Complete { calls, result } => {
+                    for call in cell.calls.iter_mut().filter(|call| calls.contains(&call.id)) {
+                        call.result = Some(result.clone());
+                        woken.extend(call.waker.take());
+                    }
+                }
+            }
+        }
+        woken
+    }
+
+    fn log_entered(&self, epoch: Epoch, caller: &Location<'_>) {
+        let StageAttemptId { stage, attempt } = self.attempt;
+        info!(
+            task_attempt = %self.task_attempt(), %stage, attempt, %epoch,
+            "Task {} from Stage {stage}(Attempt {attempt}) has entered the global sync, \
+             current barrier epoch is {epoch}.",
+            self.task_attempt(),
+        );
+        trace!("Current callSite: {caller}");
+    }
+
+    fn log_left(&self, epoch: Epoch, waited: std::time::Duration, error: Option<&SyncError>) {
+        let StageAttemptId { stage, attempt } = self.attempt;
+        let seconds = waited.as_secs_f64();
+        match error {
+            None => info!(
+                task_attempt = %self.task_attempt(), %stage, attempt, %epoch, waited_s = seconds,
+                "Task {} from Stage {stage}(Attempt {attempt}) finished global sync successfully, \
+                 waited for {seconds:.3} seconds, current barrier epoch is {epoch}.",
+                self.task_attempt(),
+            ),
+            Some(error) => info!(
+                task_attempt = %self.task_attempt(), %stage, attempt, %epoch, waited_s = seconds,
+                "Task {} from Stage {stage}(Attempt {attempt}) failed to perform global sync, \
+                 waited for {seconds:.3} seconds, current barrier epoch is {epoch}: {error}.",
+                self.task_attempt(),
+            ),
+        }
+    }
+}
+
+/// A call of `barrier()` and its like under way. Dropping it half-way withdraws the arrival: the
+/// gang is not released without this task, which may make the same call again.
+#[must_use = "a sync does nothing unless awaited"]
+pub struct SyncCall {
+    task: Arc<Task>,
+    state: CallState,
+}
+
+enum CallState {
+    New { method: SyncMethod, message: Bytes, caller: &'static Location<'static> },
+    Waiting(CallId),
+    Done,
+}
+
+impl Future for SyncCall {
+    type Output = Result<Release, SyncError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let task = self.task.clone();
+        let Some(sync) = &task.sync else {
+            return Poll::Ready(Err(SyncError::NotABarrierStage { attempt: task.attempt }));
+        };
+        let mut cell = lock(&sync.cell);
+        let mut woken = Vec::new();
+        let id = match std::mem::replace(&mut self.state, CallState::Done) {
+            CallState::New { method, message, caller } => {
+                task.log_entered(cell.machine.epoch(), caller);
+                let id = CallId(cell.next_call);
+                cell.next_call += 1;
+                let since = (SystemTime::now(), Instant::now());
+                cell.calls.push(PendingCall { id, since, waker: None, result: None });
+                woken =
+                    task.run(TaskSyncEvent::Call { call: id, method, message }, sync, &mut cell);
+                id
+            }
+            CallState::Waiting(id) => id,
+            CallState::Done => panic!("a sync was polled after its end"),
+        };
+        let index = cell.calls.iter().position(|call| call.id == id);
+        let index = index.expect("a call is listed until it has its result or is dropped");
+        let result = match cell.calls[index].result.take() {
+            Some(result) => {
+                let call = cell.calls.swap_remove(index);
+                woken.extend(task.run(TaskSyncEvent::Taken(id), sync, &mut cell));
+                let error = result.as_ref().err();
+                task.log_left(cell.machine.epoch(), call.since.1.elapsed(), error);
+                Poll::Ready(result)
+            }
+            None => {
+                cell.calls[index].waker = Some(cx.waker().clone());
+                self.state = CallState::Waiting(id);
+                Poll::Pending
+            }
+        };
+        drop(cell);
+        for waker in woken {
+            waker.wake();
+        }
+        result
+    }
+}
+
+impl Drop for SyncCall {
+    fn drop(&mut self) {
+        let CallState::Waiting(id) = self.state else { return };
+        if let Some(sync) = &self.task.sync {
+            lock(&sync.cell).calls.retain(|call| call.id != id);
+            self.task.handle(TaskSyncEvent::Dropped(id));
+        }
+    }
+}

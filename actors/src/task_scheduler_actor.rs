@@ -1,0 +1,386 @@
+//! Admission, slots, gangs, attempts and retries, as an actor.
+
+use crate::barrier_coordinator_actor::{Cradle, OpenBarrierIn};
+use crate::executor_actor::first_worker;
+
+use crate::run_task::{BoxError, Payload, TaskBody, TaskOutput};
+use crate::{
+    BarrierCoordinatorActor, BarrierLost, CancelStage, ContextBarrierStateActor, EventBus,
+    ExecutorLink, ExecutorLost, GetStageStatus, GetStatus, JoinExecutor, KillPartition,
+    LaunchOnExecutor, RemoveExecutor, RetireExecutor, RuntimeStatus, Shutdown, StageEnded, Submit,
+    TaskEnded, Tell, TimerFired, TimerRequest,
+};
+use actix::prelude::*;
+use phalanx_protocol::{
+    ExecutorId, Incarnation, LaunchTasks, OpenBarrier, PartitionId, SchedulerConfig,
+    SchedulerEffect, SchedulerEvent, StageFailure, StageId, StageStatus, TaskAttemptId,
+    TaskScheduler, TimerKey,
+};
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Wraps one `TaskScheduler`: takes stages, has executors run their tasks, hands over results.
+pub struct TaskSchedulerActor {
+    machine: TaskScheduler,
+    executors: HashMap<ExecutorId, (Incarnation, ExecutorLink)>,
+    stages: HashMap<StageId, StageRun>,
+    /// `None` until the first gang, and after the coordinator died.
+    coordinator: Option<Addr<BarrierCoordinatorActor>>,
+    progress_interval: Duration,
+    timer: Recipient<TimerRequest>,
+    events: EventBus,
+    /// Who waits for the end of the shutdown.
+    drained: Vec<oneshot::Sender<()>>,
+}
+
+/// What the machine does not need to know of a stage.
+struct StageRun {
+    body: TaskBody,
+    ended: oneshot::Sender<StageEnded>,
+    /// By partition, of the current attempt.
+    values: Vec<Option<Payload>>,
+    /// The error of the task that failed last.
+    error: Option<(TaskAttemptId, BoxError)>,
+    /// The barrier of the current attempt.
+    barrier: Option<Addr<ContextBarrierStateActor>>,
+}
+
+impl TaskSchedulerActor {
+    /// A scheduler without executors. `progress_interval`: pause between two notes to tasks that
+    /// wait in a sync.
+    pub fn new(
+        config: SchedulerConfig,
+        progress_interval: Duration,
+        timer: Recipient<TimerRequest>,
+        events: EventBus,
+    ) -> Self {
+        TaskSchedulerActor {
+            machine: TaskScheduler::new(config),
+            executors: HashMap::new(),
+            stages: HashMap::new(),
+            coordinator: None,
+            progress_interval,
+            timer,
+            events,
+            drained: Vec::new(),
+        }
+    }
+
+    /// `output`: the value or error that came with the event, if it is a report.
+    fn handle_event(
+        &mut self,
+        event: SchedulerEvent,
+        mut output: Option<TaskOutput>,
+        ctx: &mut Context<Self>,
+    ) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let mut effects = Vec::new();
+            self.machine.handle(event, &mut effects);
+            let home = self.home(&effects);
+            for effect in effects {
+                self.run(effect, home.as_ref(), &mut output, &mut events, ctx);
+            }
+        }
+    }
+
+    fn run(
+        &mut self,
+        effect: SchedulerEffect,
+        home: Option<&ArbiterHandle>,
+        output: &mut Option<TaskOutput>,
+        events: &mut VecDeque<SchedulerEvent>,
+        ctx: &mut Context<Self>,
+    ) {
+        match effect {
+            SchedulerEffect::OpenBarrier(open) => self.open_barrier(open, home, ctx),
+            SchedulerEffect::LaunchTasks { executor, launch } => {
+                events.extend(self.launch(executor, launch));
+            }
+            SchedulerEffect::KillTask { executor, kill } => {
+                if let Some((_, link)) = self.executors.get(&executor) {
+                    link.kill.do_send(Tell(kill));
+                }
+            }
+            SchedulerEffect::StageCompleted(completed) => {
+                if let Some(run) = self.stages.get_mut(&completed.attempt.stage) {
+                    run.barrier = None;
+                }
+                if let Some(coordinator) = &self.coordinator {
+                    coordinator.do_send(Tell(completed));
+                }
+            }
+            SchedulerEffect::KeepPayload { stage, partition, task_attempt } => {
+                self.keep(stage, partition, task_attempt, output.take());
+            }
+            SchedulerEffect::DiscardPayloads(stage) => {
+                if let Some(run) = self.stages.get_mut(&stage) {
+                    run.values.iter_mut().for_each(|value| *value = None);
+                }
+            }
+            SchedulerEffect::StageEnded { stage, result } => self.stage_ended(stage, result),
+            SchedulerEffect::RetireExecutor { executor, incarnation } => {
+                self.retire(executor, Some(incarnation), true);
+            }
+            SchedulerEffect::SetTimer { key, after } => {
+                let (key, notify) = (TimerKey::Scheduler(key), ctx.address().recipient());
+                self.timer.do_send(TimerRequest::Set { key, after, notify });
+            }
+            SchedulerEffect::Emit(event) => self.events.emit(event),
+            SchedulerEffect::Drained => {
+                for waiting in self.drained.drain(..) {
+                    // Who asked may have given up.
+                    let _ = waiting.send(());
+                }
+            }
+        }
+    }
+
+    /// The thread beside whose tasks a barrier opened by these effects shall live: that of the
+    /// first async task launched by them.
+    fn home(&self, effects: &[SchedulerEffect]) -> Option<ArbiterHandle> {
+        let opens = |effect: &SchedulerEffect| matches!(effect, SchedulerEffect::OpenBarrier(_));
+        if !effects.iter().any(opens) {
+            return None;
+        }
+        effects.iter().find_map(|effect| {
+            let SchedulerEffect::LaunchTasks { executor, launch } = effect else { return None };
+            let (_, link) = self.executors.get(executor)?;
+            match self.stages.get(&launch.attempt.stage)?.body {
+                TaskBody::Async(_) if !link.threads.is_empty() => {
+                    let first = first_worker(launch.attempt, link.threads.len());
+                    Some(link.threads[first].clone())
+                }
+                TaskBody::Async(_) | TaskBody::Blocking(_) => None,
+            }
+        })
+    }
+
+    fn open_barrier(
+        &mut self,
+        open: OpenBarrier,
+        home: Option<&ArbiterHandle>,
+        ctx: &mut Context<Self>,
+    ) {
+        let home = home.cloned().unwrap_or_else(Arbiter::current);
+        let cradle = Cradle::new(open.task_attempts.len(), home);
+        if let Some(run) = self.stages.get_mut(&open.attempt.stage) {
+            run.barrier = Some(cradle.child.clone());
+        }
+        let alive = self.coordinator.take().filter(Addr::connected);
+        let coordinator = alive.unwrap_or_else(|| {
+            let (timer, events) = (self.timer.clone(), self.events.clone());
+            BarrierCoordinatorActor::new(self.progress_interval, timer, events)
+                .with_scheduler(ctx.address().recipient())
+                .start()
+        });
+        coordinator.do_send(OpenBarrierIn(open, cradle));
+        self.coordinator = Some(coordinator);
+    }
+
+    /// An executor that cannot be reached is lost.
+    fn launch(&self, executor: ExecutorId, launch: LaunchTasks) -> Option<SchedulerEvent> {
+        let (incarnation, link) = self.executors.get(&executor)?;
+        if !link.launch.connected() {
+            let (incarnation, reason) = (*incarnation, "cannot be reached".to_owned());
+            return Some(SchedulerEvent::ExecutorLost { executor, incarnation, reason });
+        }
+        let run = self.stages.get(&launch.attempt.stage)?;
+        let (body, barrier) = (run.body.clone(), run.barrier.clone());
+        link.launch.do_send(LaunchOnExecutor { launch, body, barrier });
+        None
+    }
+
+    fn keep(
+        &mut self,
+        stage: StageId,
+        partition: PartitionId,
+        task_attempt: TaskAttemptId,
+        output: Option<TaskOutput>,
+    ) {
+        let Some(run) = self.stages.get_mut(&stage) else { return };
+        match output {
+            Some(Ok(value)) => run.values[partition.0 as usize] = Some(value),
+            Some(Err(error)) => run.error = Some((task_attempt, error)),
+            None => {}
+        }
+    }
+
+    fn stage_ended(&mut self, stage: StageId, result: Result<(), StageFailure>) {
+        let Some(run) = self.stages.remove(&stage) else { return };
+        let ended =
+            result.map(|()| run.values.into_iter().flatten().collect()).map_err(|failure| {
+                let origin = failure.first_cause().and_then(|cause| cause.origin);
+                let own = run.error.filter(|(task_attempt, _)| {
+                    origin.is_some_and(|origin| origin.task_attempt == *task_attempt)
+                });
+                (failure, own.map(|(_, error)| error))
+            });
+        // Whoever submitted it may not want to know.
+        let _ = run.ended.send(ended);
+    }
+
+    fn retire(
+        &mut self,
+        executor: ExecutorId,
+        incarnation: Option<Incarnation>,
+        comes_back: bool,
+    ) -> Option<Incarnation> {
+        let (known, _) = self.executors.get(&executor)?;
+        if incarnation.is_some_and(|incarnation| incarnation != *known) {
+            return None;
+        }
+        let (known, link) = self.executors.remove(&executor)?;
+        link.retire.do_send(RetireExecutor { comes_back });
+        Some(known)
+    }
+}
+
+impl Actor for TaskSchedulerActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Submit> for TaskSchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Submit, ctx: &mut Self::Context) {
+        let Submit { submit, body, ended } = message;
+        let refusal = match submit.spec.validate() {
+            Err(invalid) => Some(invalid.to_string()),
+            Ok(()) if self.stages.contains_key(&submit.stage) => {
+                Some(format!("stage id {} is in use, choose another", submit.stage))
+            }
+            Ok(()) => None,
+        };
+        if let Some(reason) = refusal {
+            // Whoever submitted it may not want to know.
+            let _ = ended.send(Err((StageFailure::Refused { reason }, None)));
+            return;
+        }
+        let values = std::iter::repeat_with(|| None).take(submit.spec.num_tasks as usize);
+        let values = values.collect();
+        let run = StageRun { body, ended, values, error: None, barrier: None };
+        self.stages.insert(submit.stage, run);
+        self.handle_event(SchedulerEvent::SubmitStage(submit), None, ctx);
+    }
+}
+
+impl Handler<TaskEnded> for TaskSchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, TaskEnded { report, output }: TaskEnded, ctx: &mut Self::Context) {
+        self.handle_event(SchedulerEvent::TaskReport(report), output, ctx);
+    }
+}
+
+impl Handler<JoinExecutor> for TaskSchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, JoinExecutor { joined, link }: JoinExecutor, ctx: &mut Self::Context) {
+        let known = self.executors.get(&joined.executor);
+        if known.is_none_or(|(incarnation, _)| *incarnation < joined.incarnation) {
+            self.executors.insert(joined.executor, (joined.incarnation, link));
+        }
+        self.handle_event(SchedulerEvent::ExecutorJoined(joined), None, ctx);
+    }
+}
+
+impl Handler<ExecutorLost> for TaskSchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ExecutorLost, ctx: &mut Self::Context) {
+        let ExecutorLost { executor, incarnation, reason } = message;
+        if self.executors.get(&executor).is_some_and(|(known, _)| *known == incarnation) {
+            self.executors.remove(&executor);
+        }
+        let event = SchedulerEvent::ExecutorLost { executor, incarnation, reason };
+        self.handle_event(event, None, ctx);
+    }
+}
+
+impl Handler<RemoveExecutor> for TaskSchedulerActor {
+    type Result = bool;
+
+    fn handle(&mut self, message: RemoveExecutor, ctx: &mut Self::Context) -> bool {
+        let RemoveExecutor { executor, reason } = message;
+        let Some(incarnation) = self.retire(executor, None, false) else { return false };
+        let event = SchedulerEvent::ExecutorLost { executor, incarnation, reason };
+        self.handle_event(event, None, ctx);
+        true
+    }
+}
+
+impl Handler<CancelStage> for TaskSchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, CancelStage { stage, reason }: CancelStage, ctx: &mut Self::Context) {
+        self.handle_event(SchedulerEvent::CancelStage { stage, reason }, None, ctx);
+    }
+}
+
+impl Handler<KillPartition> for TaskSchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, message: KillPartition, ctx: &mut Self::Context) {
+        let KillPartition { stage, partition, reason } = message;
+        self.handle_event(SchedulerEvent::KillPartition { stage, partition, reason }, None, ctx);
+    }
+}
+
+impl Handler<BarrierLost> for TaskSchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, BarrierLost { attempt, reason }: BarrierLost, ctx: &mut Self::Context) {
+        self.handle_event(SchedulerEvent::BarrierLost { attempt, reason }, None, ctx);
+    }
+}
+
+impl Handler<TimerFired> for TaskSchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, TimerFired { key }: TimerFired, ctx: &mut Self::Context) {
+        match key {
+            TimerKey::Scheduler(key) => {
+                self.handle_event(SchedulerEvent::TimerFired(key), None, ctx);
+            }
+            // Only barriers set these.
+            TimerKey::Sync(_) => {}
+        }
+    }
+}
+
+impl Handler<GetStageStatus> for TaskSchedulerActor {
+    type Result = Option<StageStatus>;
+
+    fn handle(
+        &mut self,
+        GetStageStatus(stage): GetStageStatus,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        self.machine.stage_status(stage)
+    }
+}
+
+impl Handler<GetStatus> for TaskSchedulerActor {
+    type Result = MessageResult<GetStatus>;
+
+    fn handle(&mut self, _: GetStatus, _ctx: &mut Self::Context) -> Self::Result {
+        MessageResult(RuntimeStatus {
+            executors: self.machine.executors().collect(),
+            stages: self.machine.stages().collect(),
+        })
+    }
+}
+
+impl Handler<Shutdown> for TaskSchedulerActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) -> Self::Result {
+        let (tell, drained) = oneshot::channel();
+        self.drained.push(tell);
+        self.handle_event(SchedulerEvent::Shutdown, None, ctx);
+        // Dropped only if the scheduler itself ends, which is a shutdown, too.
+        Box::pin(async { drop(drained.await) })
+    }
+}

@@ -1,0 +1,234 @@
+//! Where a stage's checkpoints are kept.
+
+mod checkpoint_file;
+
+use crate::codec;
+use bytes::Bytes;
+use checkpoint_file::{CheckpointFile, list, read, write};
+use phalanx_protocol::PartitionId;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use thiserror::Error;
+use tracing::warn;
+
+/// A checkpoint that was read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored<T> {
+    /// The step it was saved at.
+    pub step: u64,
+    /// What was saved.
+    pub value: T,
+}
+
+/// Why a checkpoint could not be saved or read.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    /// The value cannot be turned into bytes.
+    #[error("checkpoint at step {step}: the value cannot be turned into bytes: {reason}")]
+    Encode {
+        /// The step.
+        step: u64,
+        /// What bincode says.
+        reason: String,
+    },
+    /// The saved value is of another type.
+    #[error("checkpoint at step {step} does not hold a value of the expected type: {reason}")]
+    Decode {
+        /// The step.
+        step: u64,
+        /// What bincode says.
+        reason: String,
+    },
+    /// Another task has saved this step already. Nothing was overwritten.
+    #[error(
+        "checkpoint at step {step} was saved by partition {by} already: let one task save, or gather the others' values to it first"
+    )]
+    AlreadySaved {
+        /// The step.
+        step: u64,
+        /// Who saved it.
+        by: PartitionId,
+    },
+    /// A file could not be read or written.
+    #[error("checkpoint {path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file is not a whole checkpoint of this stage.
+    #[error("checkpoint {path} is refused: {reason}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The thread that did the work is gone.
+    #[error("the checkpoint was interrupted: {reason}")]
+    Interrupted {
+        /// What is known.
+        reason: String,
+    },
+}
+
+/// Which checkpoint: newer ones are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Key {
+    /// Which submission of the stage wrote it; from 1 in memory, counted up in a directory.
+    run: u64,
+    attempt: u32,
+    step: u64,
+}
+
+/// The checkpoints of one submitted stage.
+pub(crate) struct Checkpoints {
+    place: Place,
+    /// Newest ones kept; at least 1.
+    keep: usize,
+    /// This submission's run, once it is known, and who saved what in it.
+    state: Mutex<State>,
+}
+
+enum Place {
+    Memory,
+    Directory { directory: PathBuf, stage: String },
+}
+
+#[derive(Default)]
+struct State {
+    run: Option<u64>,
+    saved: BTreeMap<Key, PartitionId>,
+    in_memory: BTreeMap<Key, Bytes>,
+}
+
+impl Checkpoints {
+    pub(crate) fn new(directory: Option<PathBuf>, stage: &str, keep: usize) -> Self {
+        let place = match directory {
+            None => Place::Memory,
+            Some(directory) => Place::Directory {
+                directory: directory.join(folder(stage)),
+                stage: stage.to_owned(),
+            },
+        };
+        Checkpoints { place, keep: keep.max(1), state: Mutex::default() }
+    }
+
+    pub(crate) fn save(
+        &self,
+        attempt: u32,
+        step: u64,
+        partition: PartitionId,
+        value: Bytes,
+    ) -> Result<(), CheckpointError> {
+        let mut state = self.lock();
+        let key = Key { run: self.run(&mut state)?, attempt, step };
+        if let Some(&by) = state.saved.get(&key).filter(|by| **by != partition) {
+            return Err(CheckpointError::AlreadySaved { step, by });
+        }
+        match &self.place {
+            Place::Memory => {
+                state.in_memory.insert(key, value);
+                while state.in_memory.len() > self.keep {
+                    state.in_memory.pop_first();
+                }
+            }
+            Place::Directory { directory, stage } => {
+                write(directory, &CheckpointFile { stage: stage.clone(), key, value })?;
+                self.delete_old(directory);
+            }
+        }
+        state.saved.insert(key, partition);
+        Ok(())
+    }
+
+    /// The newest checkpoint that this attempt has not written itself, so that all tasks of the
+    /// attempt find the same.
+    pub(crate) fn restore<T: DeserializeOwned>(
+        &self,
+        attempt: u32,
+    ) -> Result<Option<Restored<T>>, CheckpointError> {
+        let mut state = self.lock();
+        let run = self.run(&mut state)?;
+        let is_earlier = |key: &Key| (key.run, key.attempt) < (run, attempt);
+        let found = match &self.place {
+            Place::Memory => {
+                let newest = state.in_memory.iter().rev().find(|(key, _)| is_earlier(key));
+                newest.map(|(key, value)| (key.step, value.clone()))
+            }
+            Place::Directory { directory, stage } => newest_whole(directory, stage, is_earlier)?,
+        };
+        let Some((step, bytes)) = found else { return Ok(None) };
+        let value = codec::decode(&bytes)
+            .map_err(|error| CheckpointError::Decode { step, reason: error.to_string() })?;
+        Ok(Some(Restored { step, value }))
+    }
+
+    /// One more than any run before, found out when it is first needed.
+    fn run(&self, state: &mut State) -> Result<u64, CheckpointError> {
+        if let Some(run) = state.run {
+            return Ok(run);
+        }
+        let last = match &self.place {
+            Place::Memory => None,
+            Place::Directory { directory, .. } => list(directory)?.into_keys().max(),
+        };
+        let run = last.map_or(1, |key| key.run + 1);
+        state.run = Some(run);
+        Ok(run)
+    }
+
+    /// What cannot be deleted costs space only.
+    fn delete_old(&self, directory: &std::path::Path) {
+        let Ok(files) = list(directory) else { return };
+        for (_, path) in files.into_iter().rev().skip(self.keep) {
+            if let Err(error) = std::fs::remove_file(&path) {
+                warn!(path = %path.display(), "an old checkpoint could not be deleted: {error}");
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The newest file that can be used. Files that cannot are refused aloud and passed over; if none
+/// can, the newest's error is the answer, so that no work is thrown away in silence.
+fn newest_whole(
+    directory: &std::path::Path,
+    stage: &str,
+    is_earlier: impl Fn(&Key) -> bool,
+) -> Result<Option<(u64, Bytes)>, CheckpointError> {
+    let mut newest_error = None;
+    for (key, path) in list(directory)?.into_iter().rev().filter(|(key, _)| is_earlier(key)) {
+        match read(&path, stage, key) {
+            Ok(value) => return Ok(Some((key.step, value))),
+            Err(error) => {
+                warn!(path = %path.display(), "{error}; the one before it is used");
+                newest_error.get_or_insert(error);
+            }
+        }
+    }
+    newest_error.map_or(Ok(None), Err)
+}
+
+/// A stage's name as a directory's: letters, digits, `-` and `_` as they are, others as `%xx`.
+fn folder(stage: &str) -> String {
+    let mut folder = String::new();
+    for byte in stage.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
+            folder.push(char::from(byte));
+        } else {
+            folder.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    folder
+}
+
+#[cfg(test)]
+mod tests;

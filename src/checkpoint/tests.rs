@@ -1,0 +1,120 @@
+use super::*;
+use std::fs;
+
+const ME: PartitionId = PartitionId(0);
+
+fn value(text: &str) -> Bytes {
+    codec::encode(text).unwrap()
+}
+
+fn restored(checkpoints: &Checkpoints, attempt: u32) -> Option<Restored<String>> {
+    checkpoints.restore(attempt).unwrap()
+}
+
+fn at(step: u64, value: &str) -> Option<Restored<String>> {
+    Some(Restored { step, value: value.to_owned() })
+}
+
+/// What holds in memory and in a directory alike.
+fn behaves(make: impl Fn() -> Checkpoints) {
+    let checkpoints = make();
+    assert_eq!(restored(&checkpoints, 0), None);
+    checkpoints.save(0, 1, ME, value("a")).unwrap();
+    checkpoints.save(0, 2, ME, value("b")).unwrap();
+    assert_eq!(restored(&checkpoints, 0), None, "an attempt does not see its own");
+    assert_eq!(restored(&checkpoints, 1), at(2, "b"));
+    checkpoints.save(1, 1, ME, value("c")).unwrap();
+    assert_eq!(restored(&checkpoints, 1), at(2, "b"), "the same for all of the attempt");
+    assert_eq!(restored(&checkpoints, 2), at(1, "c"), "the newest, not the furthest");
+    let refused = checkpoints.save(1, 1, PartitionId(3), value("d")).unwrap_err();
+    assert!(refused.to_string().contains("by partition 0 already"), "{refused}");
+    assert!(checkpoints.restore::<u64>(2).is_err(), "of another type");
+}
+
+#[test]
+fn in_memory() {
+    behaves(|| Checkpoints::new(None, "train", 2));
+}
+
+#[test]
+fn in_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    behaves(|| Checkpoints::new(Some(directory.path().to_owned()), "train", 2));
+}
+
+/// A directory with two checkpoints, and the newest of the two files.
+fn two_saved(stage: &str) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::new(Some(directory.path().to_owned()), stage, 2);
+    checkpoints.save(0, 1, ME, value("first")).unwrap();
+    checkpoints.save(0, 2, ME, value("second")).unwrap();
+    let files = list(&directory.path().join(folder(stage))).unwrap();
+    let newest = files.into_values().next_back().unwrap();
+    (directory, newest)
+}
+
+#[test]
+fn a_later_run_finds_what_an_earlier_left() {
+    let (directory, _) = two_saved("train");
+    let later = Checkpoints::new(Some(directory.path().to_owned()), "train", 2);
+    assert_eq!(restored(&later, 0), at(2, "second"));
+    later.save(0, 1, ME, value("again")).unwrap();
+    assert_eq!(restored(&later, 1), at(1, "again"), "a later run's are newer");
+}
+
+#[test]
+fn other_stages_have_other_checkpoints() {
+    let (directory, _) = two_saved("a/b");
+    let other = Checkpoints::new(Some(directory.path().to_owned()), "a b", 2);
+    assert_eq!(restored(&other, 0), None);
+}
+
+#[test]
+fn a_torn_or_foreign_file_is_refused_and_the_previous_one_used() {
+    let (directory, newest) = two_saved("train");
+    let whole = fs::read(&newest).unwrap();
+    let mut flipped = whole.clone();
+    flipped[20] ^= 1;
+    let cuts = (0..whole.len()).map(|length| whole[..length].to_vec());
+    let foreign = b"not one of ours at all, yet long enough".to_vec();
+    for bytes in cuts.chain([flipped, foreign]) {
+        fs::write(&newest, &bytes).unwrap();
+        let later = Checkpoints::new(Some(directory.path().to_owned()), "train", 2);
+        assert_eq!(restored(&later, 0), at(1, "first"), "{} bytes", bytes.len());
+    }
+}
+
+#[test]
+fn another_stages_file_and_a_renamed_one_are_refused() {
+    let (directory, newest) = two_saved("train");
+    let (_other_directory, others) = two_saved("other");
+    fs::copy(&others, &newest).unwrap();
+    let later = Checkpoints::new(Some(directory.path().to_owned()), "train", 2);
+    assert_eq!(restored(&later, 0), at(1, "first"));
+    let renamed = newest.with_file_name("000001-0000-000000000009.ckpt");
+    fs::rename(newest.with_file_name("000001-0000-000000000001.ckpt"), renamed).unwrap();
+    let error = later.restore::<String>(0).unwrap_err().to_string();
+    assert!(error.contains("renamed"), "nothing usable is left, and that is said: {error}");
+}
+
+#[test]
+fn only_the_newest_are_kept() {
+    let (directory, _) = two_saved("train");
+    let later = Checkpoints::new(Some(directory.path().to_owned()), "train", 2);
+    for step in 0..5 {
+        later.save(0, step, ME, value("x")).unwrap();
+    }
+    let steps: Vec<u64> =
+        list(&directory.path().join("train")).unwrap().into_keys().map(|key| key.step).collect();
+    assert_eq!(steps, [3, 4]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "in the way").unwrap();
+    let checkpoints = Checkpoints::new(Some(file.clone()), "train", 2);
+    let error = checkpoints.save(0, 1, ME, value("x")).unwrap_err().to_string();
+    assert!(error.contains(&file.display().to_string()), "{error}");
+}

@@ -1,0 +1,255 @@
+//! Every limit, with its default.
+
+mod keys;
+
+use keys::KEYS;
+use phalanx_actors::DURATION_MAX;
+use phalanx_protocol::SchedulerConfig;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use thiserror::Error;
+
+/// The settings of a runtime. Start from [`Config::default`] and change fields, or read a TOML file
+/// and `PHALANX_*` variables with [`Config::load`]. Printed, it is a TOML file of all keys.
+///
+/// A key `barrier.sync.timeout` is the variable `PHALANX_BARRIER_SYNC_TIMEOUT`. Durations are
+/// written like `365d`, `1m 30s`, `200ms`; they may be at most two years.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `slots`: cpus of the executor that [`Runtime::start`](crate::Runtime::start) brings; the
+    /// number of tasks of one cpu that run at once. Default: the machine's cores.
+    pub slots: u32,
+    /// `worker_threads`: threads for async tasks of each executor. Default: the machine's cores.
+    pub worker_threads: usize,
+    /// `barrier.sync.timeout`: how long one sync may last from its first arrival.
+    pub barrier_sync_timeout: Duration,
+    /// `progress_log.interval`: pause between two log lines of a task that waits in a sync.
+    pub progress_log_interval: Duration,
+    /// `slot_check.interval`: pause between two checks whether a stage fits the executors at all.
+    pub slot_check_interval: Duration,
+    /// `slot_check.max_failures`: checks after the first that may fail before the stage does.
+    pub slot_check_max_failures: u32,
+    /// `reserve_after`: a waiting gang older than this keeps slots as they come free.
+    pub reserve_after: Duration,
+    /// `stage.max_attempts`: attempts of a stage (plain: of a task) that may fail in a row.
+    pub stage_max_attempts: u32,
+    /// `stage.max_infrastructure_failures`: losses of executors that do not count as attempts.
+    pub stage_max_infrastructure_failures: u32,
+    /// `stage.retry_delay`: pause before the next attempt.
+    pub stage_retry_delay: Duration,
+    /// `stage.max_tasks`: largest stage taken.
+    pub stage_max_tasks: u32,
+    /// `kill.grace`: a killed task that still runs after this is named in log and status.
+    pub kill_grace: Duration,
+    /// `kill.zombie_deadline`: after this its executor is given up, with all that runs on it;
+    /// `off`: never.
+    pub kill_zombie_deadline: Option<Duration>,
+    /// `queue.max_stages`: stages that may be waiting or running at once.
+    pub queue_max_stages: usize,
+    /// `events.capacity`: events kept for subscribers that are slow.
+    pub events_capacity: usize,
+    /// `sync.max_message_size`: bytes that one task may give to a collective call.
+    pub sync_max_message_size: usize,
+    /// `checkpoint.directory`: where stages keep checkpoints; empty: in memory.
+    pub checkpoint_directory: Option<PathBuf>,
+    /// `checkpoint.keep`: newest checkpoints kept of a stage.
+    pub checkpoint_keep: usize,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Default for Config {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Config {
+            slots: u32::try_from(cores).unwrap_or(u32::MAX),
+            worker_threads: cores,
+            barrier_sync_timeout: 365 * DAY,
+            progress_log_interval: Duration::from_secs(60),
+            slot_check_interval: Duration::from_secs(15),
+            slot_check_max_failures: 40,
+            reserve_after: Duration::from_secs(1),
+            stage_max_attempts: 4,
+            stage_max_infrastructure_failures: 16,
+            stage_retry_delay: Duration::from_millis(200),
+            stage_max_tasks: 1_000_000,
+            kill_grace: Duration::from_secs(5),
+            kill_zombie_deadline: None,
+            queue_max_stages: 100_000,
+            events_capacity: 8192,
+            sync_max_message_size: 256 << 20,
+            checkpoint_directory: None,
+            checkpoint_keep: 2,
+        }
+    }
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The value has no meaning for its key.
+    #[error("{origin}: {key} = \"{value}\" is not allowed; allowed is {allowed}")]
+    BadValue {
+        /// Where it stands: a file, a variable, the program.
+        origin: String,
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+        /// What may stand there.
+        allowed: &'static str,
+    },
+    /// There is no such key.
+    #[error("{origin}: there is no setting {key}; there are {known}")]
+    UnknownKey {
+        /// Where it stands.
+        origin: String,
+        /// The key.
+        key: String,
+        /// All keys.
+        known: String,
+    },
+    /// The file cannot be read.
+    #[error("{origin}: {reason}")]
+    Unreadable {
+        /// The file.
+        origin: String,
+        /// What the system or the TOML parser says.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// The defaults, changed by the TOML file if one is given, then by the `PHALANX_*` variables of
+    /// the process.
+    ///
+    /// # Errors
+    /// Names the file or variable, the key, the value and what is allowed.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut config = Config::default();
+        if let Some(path) = file {
+            let origin = path.display().to_string();
+            let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+                origin: origin.clone(),
+                reason: error.to_string(),
+            })?;
+            config.apply_toml(&text, &origin)?;
+        }
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            Some((name, value.to_string_lossy().into_owned()))
+        });
+        config.apply_variables(variables)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Takes the settings of a TOML text; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; settings before the wrong one are taken.
+    pub fn apply_toml(&mut self, text: &str, origin: &str) -> Result<(), ConfigError> {
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            ConfigError::Unreadable { origin: origin.to_owned(), reason: error.to_string() }
+        })?;
+        self.apply_table("", &table, origin)
+    }
+
+    fn apply_table(
+        &mut self,
+        prefix: &str,
+        table: &toml::Table,
+        origin: &str,
+    ) -> Result<(), ConfigError> {
+        for (key, value) in table {
+            let key = format!("{prefix}{key}");
+            match value {
+                toml::Value::Table(inner) => {
+                    self.apply_table(&format!("{key}."), inner, origin)?;
+                }
+                toml::Value::String(text) => self.set_from(&key, text, origin)?,
+                toml::Value::Integer(_)
+                | toml::Value::Float(_)
+                | toml::Value::Boolean(_)
+                | toml::Value::Datetime(_)
+                | toml::Value::Array(_) => self.set_from(&key, &value.to_string(), origin)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the settings among these variables; those without the prefix `PHALANX_` are others'.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn apply_variables(
+        &mut self,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), ConfigError> {
+        for (name, value) in variables.into_iter().filter(|(name, _)| name.starts_with("PHALANX_"))
+        {
+            let key = KEYS.iter().find(|key| key.variable() == name);
+            let key = key.map_or(name.as_str(), |key| key.name);
+            self.set_from(key, &value, &name)?;
+        }
+        Ok(())
+    }
+
+    /// Sets one key from text, as a file or variable would.
+    ///
+    /// # Errors
+    /// Names the key, the value and what is allowed.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
+        self.set_from(key, value, "set")
+    }
+
+    fn set_from(&mut self, name: &str, value: &str, origin: &str) -> Result<(), ConfigError> {
+        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+            let known: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+            let (origin, key) = (origin.to_owned(), name.to_owned());
+            return Err(ConfigError::UnknownKey { origin, key, known: known.join(", ") });
+        };
+        (key.set)(self, value.trim()).ok_or_else(|| ConfigError::BadValue {
+            origin: origin.to_owned(),
+            key: name.to_owned(),
+            value: value.to_owned(),
+            allowed: key.allowed,
+        })
+    }
+
+    /// Checks values that were set in code as strictly as those that were read.
+    ///
+    /// # Errors
+    /// Names the key, the value and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut copy = self.clone();
+        for key in KEYS {
+            copy.set_from(key.name, &(key.get)(self), "the program")?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn scheduler(&self) -> SchedulerConfig {
+        SchedulerConfig {
+            slot_check_interval: self.slot_check_interval,
+            slot_check_max_failures: self.slot_check_max_failures,
+            reserve_after: self.reserve_after,
+            kill_grace: self.kill_grace,
+            zombie_deadline: self.kill_zombie_deadline,
+            queue_max: self.queue_max_stages,
+        }
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for key in KEYS {
+            writeln!(f, "{} = {}", key.name, toml::Value::String((key.get)(self)))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

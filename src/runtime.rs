@@ -1,0 +1,222 @@
+//! Slots and threads, inside any program.
+
+use crate::event_stream::EventStream;
+use crate::{Config, ConfigError, ExecutorId, ExecutorResources, RuntimeStatus, StageId};
+use actix::Addr;
+use phalanx_actors::testing::ManualTimer;
+use phalanx_actors::{ActorSystem, GetStatus, RemoveExecutor, SystemConfig, TaskSchedulerActor};
+use phalanx_protocol::StageStatus;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use thiserror::Error;
+
+/// A running scheduler with its executors. Clones are the same runtime.
+///
+/// It runs on threads of its own, so it can be started and used in `#[tokio::main]`,
+/// `#[actix_web::main]` or a plain `fn main`; several in one process do not meet. When the last
+/// clone is dropped everything is ended in the background; [`shutdown`](Runtime::shutdown) does so
+/// and waits.
+#[derive(Clone)]
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    system: ActorSystem,
+    config: Config,
+    next_stage: AtomicU64,
+}
+
+/// What a runtime is started with; see [`Runtime::builder`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "nothing is started until start()"]
+pub struct RuntimeBuilder {
+    config: Config,
+    executors: Vec<ExecutorResources>,
+    manual_time: bool,
+}
+
+/// A runtime that could not be started.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The system gives no threads.
+    #[error(transparent)]
+    Threads(#[from] phalanx_actors::StartError),
+}
+
+/// Tasks that had not ended when the shutdown's grace was over. Everything else is shut down; every
+/// call that they make to the runtime fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShutdownError {
+    /// How long they were waited for.
+    pub grace: Duration,
+    /// The stages they belong to, with these tasks.
+    pub stages: Vec<StageStatus>,
+}
+
+impl fmt::Display for ShutdownError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let grace = humantime::format_duration(self.grace);
+        write!(f, "tasks ignored their kill for {grace} and were left behind:")?;
+        for stage in &self.stages {
+            for task in &stage.tasks {
+                write!(
+                    f,
+                    " partition {} of {} '{}' (task {} on executor {});",
+                    task.partition, stage.attempt, stage.name, task.task_attempt, task.executor
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ShutdownError {}
+
+impl RuntimeBuilder {
+    /// Takes these settings.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets the number of slots of the default executor.
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.config.slots = slots;
+        self
+    }
+
+    /// Adds an executor with these resources. The first call replaces the default one of
+    /// `config.slots` cpus.
+    pub fn executor(mut self, resources: ExecutorResources) -> Self {
+        self.executors.push(resources);
+        self
+    }
+
+    /// Has time pass only when [`Runtime::manual_timer`] is told to: timeouts, retry delays and
+    /// checks of hours run in a test at once.
+    pub fn manual_time(mut self) -> Self {
+        self.manual_time = true;
+        self
+    }
+
+    /// Starts the runtime; takes about a millisecond.
+    ///
+    /// # Errors
+    /// If a setting is not allowed or the system gives no threads.
+    pub fn start(self) -> Result<Runtime, StartError> {
+        let RuntimeBuilder { config, mut executors, manual_time } = self;
+        config.validate()?;
+        if executors.is_empty() {
+            executors.push(ExecutorResources::new(config.slots));
+        }
+        let system = ActorSystem::start(SystemConfig {
+            scheduler: config.scheduler(),
+            progress_interval: config.progress_log_interval,
+            events_capacity: config.events_capacity,
+            manual_time,
+        })?;
+        for resources in executors {
+            pollster::block_on(system.add_executor(resources, config.worker_threads))?;
+        }
+        let next_stage = AtomicU64::new(0);
+        Ok(Runtime { inner: Arc::new(Inner { system, config, next_stage }) })
+    }
+}
+
+impl Runtime {
+    /// To start a runtime with other than the default settings or executors.
+    pub fn builder() -> RuntimeBuilder {
+        RuntimeBuilder::default()
+    }
+
+    /// Starts a runtime with these settings and one executor of `config.slots` cpus.
+    ///
+    /// # Errors
+    /// If a setting is not allowed or the system gives no threads.
+    pub fn start(config: Config) -> Result<Runtime, StartError> {
+        Runtime::builder().config(config).start()
+    }
+
+    /// Starts a runtime with default settings and one executor of `slots` cpus.
+    ///
+    /// # Errors
+    /// If `slots` is 0 or the system gives no threads.
+    pub fn with_slots(slots: u32) -> Result<Runtime, StartError> {
+        Runtime::builder().slots(slots).start()
+    }
+
+    /// The settings it was started with.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// The executors, and the stages that are not over. Empty after a shutdown.
+    pub async fn status(&self) -> RuntimeStatus {
+        let empty = RuntimeStatus { executors: Vec::new(), stages: Vec::new() };
+        self.inner.system.scheduler().send(GetStatus).await.unwrap_or(empty)
+    }
+
+    /// All events from now on.
+    pub fn subscribe(&self) -> EventStream {
+        EventStream::new(self.inner.system.events().subscribe())
+    }
+
+    /// Adds an executor in this process. Stages that wait for slots find it at once.
+    ///
+    /// # Errors
+    /// If the system gives no threads, or the runtime was shut down.
+    pub async fn add_executor(
+        &self,
+        resources: ExecutorResources,
+    ) -> Result<ExecutorId, StartError> {
+        let worker_threads = self.inner.config.worker_threads;
+        Ok(self.inner.system.add_executor(resources, worker_threads).await?)
+    }
+
+    /// Takes an executor away, whatever runs on it: those gangs fail as by any loss of an executor.
+    /// Returns whether it was there.
+    pub async fn remove_executor(&self, executor: ExecutorId, reason: impl Into<String>) -> bool {
+        let message = RemoveExecutor { executor, reason: reason.into() };
+        // No answer: the runtime is gone, and with it the executor.
+        self.inner.system.scheduler().send(message).await.unwrap_or(false)
+    }
+
+    /// Ends all stages (they fail with [`StageFailure::Shutdown`](crate::StageFailure::Shutdown)),
+    /// kills all tasks, waits for them up to `grace`, and ends the threads. Takes at most `grace`
+    /// and about a second, even if a task never returns.
+    ///
+    /// # Errors
+    /// Names the tasks that did not end in time.
+    pub async fn shutdown(&self, grace: Duration) -> Result<(), ShutdownError> {
+        let stages = self.inner.system.shutdown(grace).await;
+        if stages.is_empty() { Ok(()) } else { Err(ShutdownError { grace, stages }) }
+    }
+
+    /// [`Runtime::shutdown`], blocking the thread.
+    ///
+    /// # Errors
+    /// As [`Runtime::shutdown`].
+    pub fn shutdown_blocking(&self, grace: Duration) -> Result<(), ShutdownError> {
+        pollster::block_on(self.shutdown(grace))
+    }
+
+    /// The scheduler's address, to speak to it as an actor.
+    pub fn scheduler(&self) -> &Addr<TaskSchedulerActor> {
+        self.inner.system.scheduler()
+    }
+
+    /// The timer, if the runtime was started with [`RuntimeBuilder::manual_time`].
+    pub fn manual_timer(&self) -> Option<&Addr<ManualTimer>> {
+        self.inner.system.manual_timer()
+    }
+
+    pub(crate) fn next_stage_id(&self) -> StageId {
+        StageId(self.inner.next_stage.fetch_add(1, Ordering::Relaxed))
+    }
+}

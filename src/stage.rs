@@ -1,0 +1,294 @@
+//! What to run.
+
+use crate::checkpoint::Checkpoints;
+use crate::stage_handle::{StageControl, StageHandle};
+use crate::task_context::StageShared;
+use crate::{
+    BarrierTaskContext, Config, OnFailure, Runtime, StageFailure, TaskContext, TaskResult, blocking,
+};
+use phalanx_actors::{Payload, Submit, Task, TaskBody};
+use phalanx_protocol::{
+    InvalidAmount, InvalidStage, StageKind, StageSpec, SubmitStage, TaskResources,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// A stage to be run: so many tasks, or one task per input. What is not said here is as the
+/// runtime's [`Config`] says.
+///
+/// ```
+/// # use phalanx::{Runtime, Stage, OnFailure};
+/// # let runtime = Runtime::with_slots(3)?;
+/// let rows = vec![vec![1, 2], vec![3], vec![4, 5, 6]];
+/// let handle = Stage::partitions(rows)
+///     .name("sum")
+///     .max_attempts(2)
+///     .run(&runtime, async |ctx, rows| {
+///         let mine: i32 = rows.iter().sum();
+///         Ok(ctx.all_gather(&mine).await?)
+///     });
+/// assert_eq!(handle.wait()?, vec![vec![3, 3, 15]; 3]);
+/// # Ok::<(), phalanx::BoxError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a stage does nothing until it is run"]
+pub struct Stage<P> {
+    partitions: P,
+    options: Options,
+}
+
+/// A stage of this many tasks, which are told their rank only.
+#[derive(Clone, Copy, Debug)]
+pub struct Tasks(usize);
+
+/// A stage of one task per input. A retry gets the same inputs.
+#[derive(Clone, Debug)]
+pub struct Partitions<I>(Vec<Arc<I>>);
+
+#[derive(Clone, Debug)]
+struct Options {
+    name: String,
+    kind: StageKind,
+    resources: TaskResources,
+    /// The first resource whose amount has no meaning; said when the stage is run.
+    invalid_amount: Option<InvalidAmount>,
+    max_attempts: Option<u32>,
+    max_infrastructure_failures: Option<u32>,
+    retry_delay: Option<Duration>,
+    priority: i32,
+    sync_timeout: Option<Duration>,
+    on_failure: OnFailure,
+    checkpoint_directory: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            name: "stage".to_owned(),
+            kind: StageKind::Barrier,
+            resources: TaskResources::default(),
+            invalid_amount: None,
+            max_attempts: None,
+            max_infrastructure_failures: None,
+            retry_delay: None,
+            priority: 0,
+            sync_timeout: None,
+            on_failure: OnFailure::Restart,
+            checkpoint_directory: None,
+        }
+    }
+}
+
+impl Stage<Tasks> {
+    /// A barrier stage of `count` tasks; 0 succeeds at once.
+    pub fn tasks(count: usize) -> Self {
+        Stage { partitions: Tasks(count), options: Options::default() }
+    }
+
+    /// Hands the stage in. Each task runs `code` on a thread that it shares with others, so the code
+    /// must not block; its future need not be `Send`.
+    pub fn run<T, F>(self, runtime: &Runtime, code: F) -> StageHandle<T>
+    where
+        F: AsyncFn(BarrierTaskContext) -> TaskResult<T> + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let code = Arc::new(code);
+        submit(runtime, self.partitions.0, self.options, |shared| {
+            TaskBody::Async(Arc::new(move |task| {
+                let (code, ctx) = (code.clone(), context(task, &shared));
+                Box::pin(async move { code(ctx).await.map(payload) })
+            }))
+        })
+    }
+
+    /// Hands the stage in. Each task runs `code` on a thread of its own, so that it may block and a
+    /// gang of any size is complete.
+    pub fn run_blocking<T, F>(self, runtime: &Runtime, code: F) -> StageHandle<T>
+    where
+        F: Fn(blocking::BarrierTaskContext) -> TaskResult<T> + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        submit(runtime, self.partitions.0, self.options, |shared| {
+            TaskBody::Blocking(Arc::new(move |task| {
+                let ctx = blocking::BarrierTaskContext::new(context(task, &shared));
+                code(ctx).map(payload)
+            }))
+        })
+    }
+}
+
+impl<I: Send + Sync + 'static> Stage<Partitions<I>> {
+    /// A barrier stage with one task per input.
+    pub fn partitions(inputs: impl IntoIterator<Item = I>) -> Self {
+        let inputs = inputs.into_iter().map(Arc::new).collect();
+        Stage { partitions: Partitions(inputs), options: Options::default() }
+    }
+
+    /// As [`Stage::<Tasks>::run`]; each task is given its input.
+    pub fn run<T, F>(self, runtime: &Runtime, code: F) -> StageHandle<T>
+    where
+        F: AsyncFn(BarrierTaskContext, Arc<I>) -> TaskResult<T> + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let (code, inputs) = (Arc::new(code), self.partitions.0);
+        submit(runtime, inputs.len(), self.options, |shared| {
+            TaskBody::Async(Arc::new(move |task| {
+                let input = inputs[task.partition().0 as usize].clone();
+                let (code, ctx) = (code.clone(), context(task, &shared));
+                Box::pin(async move { code(ctx, input).await.map(payload) })
+            }))
+        })
+    }
+
+    /// As [`Stage::<Tasks>::run_blocking`]; each task is given its input.
+    pub fn run_blocking<T, F>(self, runtime: &Runtime, code: F) -> StageHandle<T>
+    where
+        F: Fn(blocking::BarrierTaskContext, Arc<I>) -> TaskResult<T> + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let inputs = self.partitions.0;
+        submit(runtime, inputs.len(), self.options, |shared| {
+            TaskBody::Blocking(Arc::new(move |task| {
+                let input = inputs[task.partition().0 as usize].clone();
+                let ctx = blocking::BarrierTaskContext::new(context(task, &shared));
+                code(ctx, input).map(payload)
+            }))
+        })
+    }
+}
+
+impl<P> Stage<P> {
+    /// A name for logs, status and checkpoints. Default: `stage`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.options.name = name.into();
+        self
+    }
+
+    /// Makes it a plain stage: tasks start as slots come free, in any number, are retried one by
+    /// one, and cannot sync.
+    pub fn plain(mut self) -> Self {
+        self.options.kind = StageKind::Plain;
+        self
+    }
+
+    /// Cpus each task occupies; at least 1, the default.
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.options.resources = self.options.resources.with_cpus(cpus);
+        self
+    }
+
+    /// How much each task occupies of a named resource of the executors: below 1 tasks share an
+    /// address (`floor(1 / amount)` of them), from 1 on each has `ceil(amount)` to itself.
+    pub fn resource(mut self, name: impl Into<String>, amount: f64) -> Self {
+        match self.options.resources.clone().with(name, amount) {
+            Ok(resources) => self.options.resources = resources,
+            Err(invalid) => drop(self.options.invalid_amount.get_or_insert(invalid)),
+        }
+        self
+    }
+
+    /// Attempts that may fail in a row through the tasks' own errors (of a plain stage: tries of
+    /// each task); at least 1.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.options.max_attempts = Some(attempts);
+        self
+    }
+
+    /// Losses of executors that do not count as attempts.
+    pub fn max_infrastructure_failures(mut self, losses: u32) -> Self {
+        self.options.max_infrastructure_failures = Some(losses);
+        self
+    }
+
+    /// Pause between the end of a failed attempt and the next.
+    pub fn retry_delay(mut self, delay: Duration) -> Self {
+        self.options.retry_delay = Some(delay);
+        self
+    }
+
+    /// Higher goes first; default 0.
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
+    /// How long one sync may last from its first arrival; more than 0.
+    pub fn sync_timeout(mut self, timeout: Duration) -> Self {
+        self.options.sync_timeout = Some(timeout);
+        self
+    }
+
+    /// What happens when a task fails. Default: [`OnFailure::Restart`].
+    pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
+        self.options.on_failure = on_failure;
+        self
+    }
+
+    /// Keeps this stage's checkpoints in a directory under its name, where a later run with the same
+    /// name finds them.
+    pub fn checkpoint_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.options.checkpoint_directory = Some(directory.into());
+        self
+    }
+}
+
+fn payload<T: Send + 'static>(value: T) -> Payload {
+    Box::new(value)
+}
+
+fn context(task: Arc<Task>, shared: &Arc<StageShared>) -> BarrierTaskContext {
+    BarrierTaskContext::new(TaskContext { task, shared: shared.clone() })
+}
+
+fn spec(options: Options, num_tasks: usize, config: &Config) -> Result<StageSpec, String> {
+    let limit = config.stage_max_tasks;
+    let name = options.name;
+    let tasks = u32::try_from(num_tasks).ok().filter(|count| *count <= limit);
+    let Some(num_tasks) = tasks else {
+        return Err(InvalidStage::TooManyTasks { name, num_tasks, limit }.to_string());
+    };
+    if let Some(invalid) = options.invalid_amount {
+        return Err(format!("stage '{name}': {invalid}"));
+    }
+    Ok(StageSpec {
+        name,
+        kind: options.kind,
+        num_tasks,
+        resources: options.resources,
+        max_attempts: options.max_attempts.unwrap_or(config.stage_max_attempts),
+        max_infrastructure_failures: options
+            .max_infrastructure_failures
+            .unwrap_or(config.stage_max_infrastructure_failures),
+        retry_delay: options.retry_delay.unwrap_or(config.stage_retry_delay),
+        priority: options.priority,
+        sync_timeout: options.sync_timeout.unwrap_or(config.barrier_sync_timeout),
+        on_failure: options.on_failure,
+    })
+}
+
+fn submit<T: 'static>(
+    runtime: &Runtime,
+    num_tasks: usize,
+    options: Options,
+    body: impl FnOnce(Arc<StageShared>) -> TaskBody,
+) -> StageHandle<T> {
+    let config = runtime.config();
+    let directory =
+        options.checkpoint_directory.clone().or_else(|| config.checkpoint_directory.clone());
+    let checkpoints = Checkpoints::new(directory, &options.name, config.checkpoint_keep);
+    let limit = config.sync_max_message_size;
+    let shared = StageShared::new(options.name.clone(), num_tasks, limit, checkpoints);
+    let (id, scheduler) = (runtime.next_stage_id(), runtime.scheduler().clone());
+    let (ended, end) = oneshot::channel();
+    match spec(options, num_tasks, config) {
+        Ok(spec) => {
+            let submit = SubmitStage { stage: id, spec };
+            scheduler.do_send(Submit { submit, body: body(shared.clone()), ended });
+        }
+        // The receiver is in this function.
+        Err(reason) => drop(ended.send(Err((StageFailure::Refused { reason }, None)))),
+    }
+    StageHandle::new(StageControl { id, shared, scheduler }, end)
+}

@@ -1,0 +1,168 @@
+//! What every task knows and can do, in any stage.
+
+use crate::checkpoint::Checkpoints;
+use crate::{CheckpointError, Restored, StageAttemptId, StageId, codec};
+use bytes::Bytes;
+use phalanx_actors::Task;
+use phalanx_protocol::{Addresses, PartitionId, TaskAttemptId, TaskFailure, TaskInfo, TaskOutcome};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A running task: who it is, what it was given, whether it was killed.
+#[derive(Clone)]
+pub struct TaskContext {
+    pub(crate) task: Arc<Task>,
+    pub(crate) shared: Arc<StageShared>,
+}
+
+/// How far a task is: `done` of `total`, in units of the task's choice.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
+pub struct Progress {
+    /// Units done.
+    pub done: u64,
+    /// Units in all.
+    pub total: u64,
+}
+
+/// What the tasks and the handle of one stage share in this process.
+pub(crate) struct StageShared {
+    pub(crate) name: String,
+    pub(crate) max_message_size: usize,
+    progress: Mutex<Vec<Option<Progress>>>,
+    checkpoints: Checkpoints,
+}
+
+impl StageShared {
+    pub(crate) fn new(
+        name: String,
+        num_tasks: usize,
+        max_message_size: usize,
+        checkpoints: Checkpoints,
+    ) -> Arc<Self> {
+        let progress = Mutex::new(vec![None; num_tasks]);
+        Arc::new(StageShared { name, max_message_size, progress, checkpoints })
+    }
+
+    pub(crate) fn progress(&self) -> Vec<Option<Progress>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Progress>>> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TaskContext {
+    /// The task's partition, `0..num_tasks`.
+    pub fn partition_id(&self) -> PartitionId {
+        self.task.partition()
+    }
+
+    /// The partition as an index: the rank in the gang.
+    pub fn rank(&self) -> usize {
+        self.task.partition().0 as usize
+    }
+
+    /// How many tasks the stage has.
+    pub fn num_tasks(&self) -> u32 {
+        self.task.num_tasks()
+    }
+
+    /// How many tasks the stage has, as a count: the world size.
+    pub fn world_size(&self) -> usize {
+        self.task.num_tasks() as usize
+    }
+
+    /// The stage.
+    pub fn stage_id(&self) -> StageId {
+        self.task.attempt().stage
+    }
+
+    /// Which attempt of the stage this is, from 0. Always 0 in a plain stage.
+    pub fn stage_attempt_number(&self) -> u32 {
+        self.task.attempt().attempt
+    }
+
+    /// The stage and its attempt.
+    pub fn stage_attempt(&self) -> StageAttemptId {
+        self.task.attempt()
+    }
+
+    /// The task attempt, unique in the runtime.
+    pub fn task_attempt_id(&self) -> TaskAttemptId {
+        self.task.task_attempt()
+    }
+
+    /// Where every task of the gang runs, by partition: executor and its address. Empty in a plain
+    /// stage.
+    pub fn task_infos(&self) -> &[TaskInfo] {
+        self.task.task_infos()
+    }
+
+    /// Cpus the task was given.
+    pub fn cpus(&self) -> u32 {
+        self.task.cpus()
+    }
+
+    /// Named resources the task was given: name to addresses.
+    pub fn resources(&self) -> &Addresses {
+        self.task.addresses()
+    }
+
+    /// Whether the task shall end: it was killed, its gang failed, its stage was cancelled. Code
+    /// that computes for long without syncing looks here from time to time.
+    pub fn is_killed(&self) -> bool {
+        self.task.killed().is_cancelled()
+    }
+
+    /// Resolves when the task shall end; never before.
+    pub fn killed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.task.killed().clone().cancelled_owned()
+    }
+
+    /// Why the task shall end, if it shall.
+    pub fn kill_reason(&self) -> Option<String> {
+        self.task.kill_reason().map(str::to_owned)
+    }
+
+    /// Has `listener` called once when the task's code has ended, with how it ended. In the order in
+    /// which they were added; a panic in one is logged and changes nothing.
+    pub fn on_completion(&self, listener: impl FnOnce(&TaskOutcome) + Send + 'static) {
+        self.task.on_completion(listener);
+    }
+
+    /// Has `listener` called once if the task fails, with why.
+    pub fn on_failure(&self, listener: impl FnOnce(&TaskFailure) + Send + 'static) {
+        self.task.on_completion(move |outcome| match outcome {
+            TaskOutcome::Succeeded => {}
+            TaskOutcome::Failed(failure) => listener(failure),
+        });
+    }
+
+    /// Tells those who watch the stage how far this task is. Cheap: keeps only the last.
+    pub fn report_progress(&self, done: u64, total: u64) {
+        self.shared.lock()[self.rank()] = Some(Progress { done, total });
+    }
+
+    pub(crate) fn checkpoint_bytes<T: Serialize + ?Sized>(
+        step: u64,
+        value: &T,
+    ) -> Result<Bytes, CheckpointError> {
+        codec::encode(value)
+            .map_err(|error| CheckpointError::Encode { step, reason: error.to_string() })
+    }
+
+    pub(crate) fn save_checkpoint(&self, step: u64, bytes: Bytes) -> Result<(), CheckpointError> {
+        let (attempt, partition) = (self.stage_attempt_number(), self.partition_id());
+        self.shared.checkpoints.save(attempt, step, partition, bytes)
+    }
+
+    pub(crate) fn restore_checkpoint<T: DeserializeOwned>(
+        &self,
+    ) -> Result<Option<Restored<T>>, CheckpointError> {
+        self.shared.checkpoints.restore(self.stage_attempt_number())
+    }
+}
