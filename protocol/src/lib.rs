@@ -57,4 +57,4 @@ pub use task_scheduler::{
     StageStatus, TaskScheduler, TaskStatus,
 };
 pub use task_sync::{CallId, TaskSync, TaskSyncEffect, TaskSyncEvent};
-pub use timer_key::{SchedulerTimer, SyncTimer, SyncTimerKind, TimerKey};
+pub use timer_key::{KillId, SchedulerTimer, SyncTimer, SyncTimerKind, TimerKey};

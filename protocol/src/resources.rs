@@ -212,7 +212,7 @@ impl Free {
         headroom.fold(by_cpu, u32::min).min(self.fits(task))
     }
 
-    /// Takes what one task needs: shared addresses are filled in order.
+    /// Takes what one task needs: addresses in order, shared ones filled before the next is begun.
     ///
     /// # Panics
     /// If the task does not fit; callers ask [`Free::fits`] first.
@@ -221,13 +221,19 @@ impl Free {
         let mut held = Held { cpus: task.cpus, units: BTreeMap::new() };
         for (name, &amount) in &task.named {
             let units = self.units.get_mut(name).expect("asked fits() before take()");
-            let (wanted, each) =
-                if amount.is_shared() { (1, amount.0) } else { (amount.addresses(), WHOLE) };
-            let taken: Vec<_> = (0..units.len())
-                .filter(|&index| units[index] >= each)
-                .take(wanted)
-                .map(|index| (index, each))
-                .collect();
+            let taken: Vec<(usize, u64)> = if amount.is_shared() {
+                // The fullest address that has room, so that whole ones stay whole.
+                let each = amount.0;
+                let room = (0..units.len()).filter(|&index| units[index] >= each);
+                room.min_by_key(|&index| (units[index], index))
+                    .map(|index| (index, each))
+                    .into_iter()
+                    .collect()
+            } else {
+                let whole = (0..units.len()).filter(|&index| units[index] == WHOLE);
+                whole.take(amount.addresses()).map(|index| (index, WHOLE)).collect()
+            };
+            let wanted = if amount.is_shared() { 1 } else { amount.addresses() };
             assert_eq!(taken.len(), wanted, "asked fits() before take()");
             for &(index, each) in &taken {
                 units[index] -= each;

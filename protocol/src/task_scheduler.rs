@@ -9,9 +9,9 @@ mod wait_queue;
 
 use crate::resources::Held;
 use crate::{
-    ExecutorId, ExecutorResources, Incarnation, KillTask, LaunchTasks, OpenBarrier, PartitionId,
-    RuntimeEvent, SchedulerTimer, StageAttemptId, StageCompleted, StageFailure, StageId,
-    SubmitStage, TaskAttemptId, TaskReport, TaskResources,
+    ExecutorId, ExecutorResources, Incarnation, KillId, KillTask, LaunchTasks, OpenBarrier,
+    PartitionId, RuntimeEvent, SchedulerTimer, StageAttemptId, StageCompleted, StageFailure,
+    StageId, SubmitStage, TaskAttemptId, TaskReport, TaskResources,
 };
 use slot_ledger::SlotLedger;
 use stage::Stage;
@@ -33,7 +33,8 @@ pub struct TaskScheduler {
     stages: BTreeMap<StageId, Stage>,
     queue: WaitQueue,
     tasks: BTreeMap<TaskAttemptId, RunningTask>,
-    reservation: Option<Reservation>,
+    /// Put in line in this step; empty between steps.
+    fresh: Vec<StageId>,
     next_task_attempt: u64,
     shutting_down: bool,
 }
@@ -62,15 +63,15 @@ struct RunningTask {
     partition: PartitionId,
     executor: ExecutorId,
     held: Held,
-    killed: bool,
+    /// By which kill, if it was.
+    killed: Option<KillId>,
     /// Killed, and named as one that does not heed it.
     overdue: bool,
 }
 
-/// Slots kept for the first gang in line that is older than `reserve_after`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Slots kept for the first gang in line that is older than `reserve_after`: those that are free
+/// now, and where the rest will be taken.
 struct Reservation {
-    stage: StageId,
     resources: TaskResources,
     /// Tasks of the gang by executor.
     plan: BTreeMap<ExecutorId, u32>,
@@ -193,7 +194,7 @@ pub enum SchedulerEffect {
     },
     /// Tell those who watch.
     Emit(RuntimeEvent),
-    /// The shutdown is complete: no task runs any more.
+    /// The shutdown is complete: no task runs any more. Said once for every `Shutdown`.
     Drained,
 }
 
@@ -206,7 +207,7 @@ impl TaskScheduler {
             stages: BTreeMap::new(),
             queue: WaitQueue::default(),
             tasks: BTreeMap::new(),
-            reservation: None,
+            fresh: Vec::new(),
             next_task_attempt: 0,
             shutting_down: false,
         }
@@ -214,15 +215,16 @@ impl TaskScheduler {
 
     /// Takes one event and appends what is to be done.
     pub fn handle(&mut self, event: SchedulerEvent, effects: &mut Vec<SchedulerEffect>) {
+        let was_drained = self.is_drained() && event != SchedulerEvent::Shutdown;
         match event {
             SchedulerEvent::ExecutorJoined(joined) => self.executor_joined(joined, effects),
             SchedulerEvent::ExecutorLost { executor, incarnation, reason } => {
                 self.executor_lost(executor, incarnation, &reason, effects);
+                self.defer_what_no_longer_fits(effects);
             }
             SchedulerEvent::SubmitStage(submit) => self.submit(submit, effects),
             SchedulerEvent::CancelStage { stage, reason } => {
                 self.end_stage(stage, StageFailure::Cancelled { reason }, effects);
-                self.schedule(effects);
             }
             SchedulerEvent::KillPartition { stage, partition, reason } => {
                 self.kill_partition(stage, partition, &reason, effects);
@@ -234,6 +236,12 @@ impl TaskScheduler {
             SchedulerEvent::TimerFired(key) => self.timer_fired(key, effects),
             SchedulerEvent::Shutdown => self.shutdown(effects),
         }
+        self.defer_what_does_not_fit(effects);
+        self.schedule(effects);
+        self.announce_those_that_wait(effects);
+        if self.is_drained() && !was_drained {
+            effects.push(SchedulerEffect::Drained);
+        }
     }
 
     fn timer_fired(&mut self, key: SchedulerTimer, effects: &mut Vec<SchedulerEffect>) {
@@ -241,10 +249,10 @@ impl TaskScheduler {
             SchedulerTimer::SlotCheck { stage, deferral, check } => {
                 self.slot_check(stage, deferral, check, effects);
             }
-            SchedulerTimer::Reserve(attempt) => self.gang_aged(attempt, effects),
-            SchedulerTimer::Retry(attempt) => self.retry(attempt, effects),
-            SchedulerTimer::KillOverdue(attempt) => self.kill_overdue(attempt, effects),
-            SchedulerTimer::ZombieDeadline(attempt) => self.zombie_deadline(attempt, effects),
+            SchedulerTimer::Reserve(attempt) => self.gang_aged(attempt),
+            SchedulerTimer::Retry(attempt) => self.retry(attempt),
+            SchedulerTimer::KillOverdue(kill) => self.kill_overdue(kill, effects),
+            SchedulerTimer::ZombieDeadline(kill) => self.zombie_deadline(kill, effects),
         }
     }
 
@@ -257,13 +265,10 @@ impl TaskScheduler {
         for stage in stages {
             self.end_stage(stage, StageFailure::Shutdown, effects);
         }
-        self.note_if_drained(effects);
     }
 
-    fn note_if_drained(&self, effects: &mut Vec<SchedulerEffect>) {
-        if self.shutting_down && self.tasks.is_empty() {
-            effects.push(SchedulerEffect::Drained);
-        }
+    fn is_drained(&self) -> bool {
+        self.shutting_down && self.tasks.is_empty()
     }
 }
 

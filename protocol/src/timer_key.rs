@@ -51,8 +51,17 @@ pub enum SchedulerTimer {
     Reserve(StageAttemptId),
     /// The pause before the next stage attempt is over; the attempt named is the next one.
     Retry(StageAttemptId),
-    /// Killed tasks of this attempt should have ended by now.
-    KillOverdue(StageAttemptId),
-    /// Executors with killed tasks of this attempt that still run are given up now.
-    ZombieDeadline(StageAttemptId),
+    /// The tasks killed by this kill should have ended by now.
+    KillOverdue(KillId),
+    /// Executors on which tasks killed by this kill still run are given up now.
+    ZombieDeadline(KillId),
+}
+
+/// One kill: some or all tasks of an attempt, at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KillId {
+    /// The attempt that the tasks belong to.
+    pub attempt: StageAttemptId,
+    /// How many kills there were in the stage before this one.
+    pub kill: u32,
 }

@@ -16,12 +16,15 @@ impl TaskScheduler {
         effects: &mut Vec<SchedulerEffect>,
     ) {
         let ExecutorJoined { executor, incarnation, address, resources } = joined;
-        if self.shutting_down || !self.ledger.is_newer(executor, incarnation) {
+        if !self.ledger.is_newer(executor, incarnation) {
             return;
         }
         if let Some(known) = self.ledger.get(executor) {
             let reason = format!("it came back as incarnation {incarnation}");
             self.executor_lost(executor, known.incarnation, &reason, effects);
+        }
+        if self.shutting_down {
+            return;
         }
         effects.push(SchedulerEffect::Emit(RuntimeEvent::ExecutorJoined {
             executor,
@@ -29,7 +32,6 @@ impl TaskScheduler {
             resources: resources.clone(),
         }));
         self.ledger.join(executor, incarnation, address, resources);
-        self.reservation = None;
         let deferred: Vec<StageId> = self
             .stages
             .values()
@@ -40,7 +42,8 @@ impl TaskScheduler {
         for stage in deferred {
             self.enqueue(stage);
         }
-        self.schedule(effects);
+        // The former life may have had more.
+        self.defer_what_no_longer_fits(effects);
     }
 
     pub(super) fn submit(&mut self, submit: SubmitStage, effects: &mut Vec<SchedulerEffect>) {
@@ -66,33 +69,27 @@ impl TaskScheduler {
         match refusal {
             Some(failure) => self.end_stage(id, failure, effects),
             None if is_empty => self.conclude(id, Ok(()), effects),
-            None => self.admit(id, effects),
+            None => self.enqueue(id),
         }
     }
 
-    /// Puts a stage in line if all executors together could run it, else has it looked at again.
-    pub(super) fn admit(&mut self, id: StageId, effects: &mut Vec<SchedulerEffect>) {
-        let Some(stage) = self.stages.get(&id) else { return };
-        if !self.fits_in_total(stage) {
-            self.defer(id, effects);
-            return;
-        }
-        self.enqueue(id);
-        self.schedule(effects);
-        let Some(stage) = self.stages.get(&id) else { return };
-        if stage.phase != Phase::Queued {
-            return;
-        }
-        effects.push(SchedulerEffect::Emit(RuntimeEvent::StageQueued {
-            attempt: stage.attempt_id(),
-            required: stage.slots_needed(),
-            free: self.ledger.slots_free(&stage.spec.resources),
-        }));
-        if stage.is_gang() && !stage.aged {
-            effects.push(SchedulerEffect::SetTimer {
-                key: SchedulerTimer::Reserve(stage.attempt_id()),
-                after: self.config.reserve_after,
-            });
+    /// What was put in line in this step and has not left it is told, and grows old.
+    pub(super) fn announce_those_that_wait(&mut self, effects: &mut Vec<SchedulerEffect>) {
+        for id in std::mem::take(&mut self.fresh) {
+            let Some(stage) = self.stages.get(&id).filter(|it| it.phase == Phase::Queued) else {
+                continue;
+            };
+            effects.push(SchedulerEffect::Emit(RuntimeEvent::StageQueued {
+                attempt: stage.attempt_id(),
+                required: stage.slots_needed(),
+                free: self.ledger.slots_free(&stage.spec.resources),
+            }));
+            if stage.is_gang() && !stage.aged {
+                effects.push(SchedulerEffect::SetTimer {
+                    key: SchedulerTimer::Reserve(stage.attempt_id()),
+                    after: self.config.reserve_after,
+                });
+            }
         }
     }
 
@@ -100,10 +97,15 @@ impl TaskScheduler {
         self.ledger.slots_in_total(&stage.spec.resources) >= stage.slots_needed()
     }
 
-    fn enqueue(&mut self, id: StageId) {
+    /// Puts a stage in line. Whether it fits at all is looked at when the step is over.
+    pub(super) fn enqueue(&mut self, id: StageId) {
         let Some(stage) = self.stages.get_mut(&id) else { return };
         stage.phase = Phase::Queued;
         self.queue.insert(stage.demand(), stage.place());
+        if stage.aged {
+            self.queue.grow_old(stage.place());
+        }
+        self.fresh.push(id);
     }
 
     /// Takes a stage out of line until there are more slots.
@@ -115,11 +117,21 @@ impl TaskScheduler {
         self.check_failed(id, effects);
     }
 
-    /// After the loss of an executor: stages in line that no longer fit are deferred.
+    /// What is new in line and could not run on all executors together is deferred.
+    pub(super) fn defer_what_does_not_fit(&mut self, effects: &mut Vec<SchedulerEffect>) {
+        self.defer_all(self.fresh.clone(), effects);
+    }
+
+    /// After the loss of an executor: so is what no longer fits.
     pub(super) fn defer_what_no_longer_fits(&mut self, effects: &mut Vec<SchedulerEffect>) {
-        let queued: Vec<StageId> = self.queue.stages().collect();
+        self.defer_all(self.queue.stages().collect(), effects);
+    }
+
+    fn defer_all(&mut self, queued: Vec<StageId>, effects: &mut Vec<SchedulerEffect>) {
         for id in queued {
-            if self.stages.get(&id).is_some_and(|stage| !self.fits_in_total(stage)) {
+            let is_queued = |stage: &&Stage| stage.phase == Phase::Queued;
+            let stage = self.stages.get(&id).filter(is_queued);
+            if stage.is_some_and(|stage| !self.fits_in_total(stage)) {
                 self.defer(id, effects);
             }
         }
@@ -174,50 +186,39 @@ impl TaskScheduler {
     /// enough to keep slots from those behind it.
     pub(super) fn schedule(&mut self, effects: &mut Vec<SchedulerEffect>) {
         let mut refused = BTreeSet::new();
-        // Whether the place of the gang that reserves has been passed.
-        let mut keeping = false;
-        while self.ledger.has_free_cpus() {
-            let Some((place, demand)) = self.queue.first(&refused) else { break };
+        while let Some((place, demand)) = self.queue.first(&refused) {
+            if !self.ledger.has_free_cpus() {
+                return;
+            }
             let demand = demand.clone();
+            let keeper = self.queue.first_old().filter(|old| *old < place);
+            let kept = keeper.and_then(|keeper| self.reservation(keeper.stage));
             let launched = match demand.gang {
-                Some(num_tasks) => self.launch_gang(place.stage, num_tasks, keeping, effects),
-                None => self.launch_plain(place.stage, keeping, effects),
+                Some(num_tasks) => self.launch_gang(place.stage, num_tasks, kept.as_ref(), effects),
+                None => self.launch_plain(place.stage, kept.as_ref(), effects),
             };
-            if launched {
-                continue;
+            if !launched {
+                refused.insert(demand);
             }
-            if demand.gang.is_some() && !keeping {
-                keeping = self.reserve(place.stage);
-            }
-            refused.insert(demand);
         }
     }
 
-    /// Keeps slots for a gang that is old enough. The plan of an earlier call stays, so that slots
-    /// add up.
-    fn reserve(&mut self, id: StageId) -> bool {
-        let Some(stage) = self.stages.get(&id).filter(|stage| stage.aged) else { return false };
-        if self.reservation.as_ref().is_some_and(|kept| kept.stage == id) {
-            return true;
-        }
+    /// The slots that an old gang keeps. All that is free now and of use to it comes first, so that
+    /// slots add up wherever they come free.
+    pub(super) fn reservation(&self, id: StageId) -> Option<Reservation> {
+        let stage = self.stages.get(&id)?;
         let overdue = self.tasks.values().filter(|task| task.overdue);
         let busy_forever: Vec<_> = overdue.map(|task| (task.executor, &task.held)).collect();
-        let (resources, wanted) = (&stage.spec.resources, stage.spec.num_tasks);
-        let plan = self.ledger.plan(resources, wanted, &busy_forever);
-        self.reservation =
-            plan.map(|plan| Reservation { stage: id, resources: resources.clone(), plan });
-        self.reservation.is_some()
+        let resources = stage.spec.resources.clone();
+        let plan = self.ledger.plan(&resources, stage.spec.num_tasks, &busy_forever)?;
+        Some(Reservation { resources, plan })
     }
 
-    pub(super) fn gang_aged(
-        &mut self,
-        attempt: StageAttemptId,
-        effects: &mut Vec<SchedulerEffect>,
-    ) {
+    pub(super) fn gang_aged(&mut self, attempt: StageAttemptId) {
         let Some(stage) = self.stages.get_mut(&attempt.stage) else { return };
-        if stage.attempt_id() == attempt {
+        if stage.attempt_id() == attempt && stage.phase == Phase::Queued {
             stage.aged = true;
-            self.schedule(effects);
+            self.queue.grow_old(stage.place());
         }
     }
 
@@ -226,20 +227,15 @@ impl TaskScheduler {
         &mut self,
         id: StageId,
         num_tasks: u32,
-        keeping: bool,
+        kept: Option<&Reservation>,
         effects: &mut Vec<SchedulerEffect>,
     ) -> bool {
         let Some(stage) = self.stages.get_mut(&id) else { return false };
-        let reservation = self.reservation.as_ref().filter(|_| keeping);
-        let executors =
-            self.ledger.place(&stage.spec.resources, num_tasks, &stage.failed_on, reservation);
+        let executors = self.ledger.place(&stage.spec.resources, num_tasks, &stage.failed_on, kept);
         if executors.len() < num_tasks as usize {
             return false;
         }
         self.queue.remove(&stage.demand(), &stage.place());
-        if self.reservation.as_ref().is_some_and(|kept| kept.stage == id) {
-            self.reservation = None;
-        }
         let attempt = stage.attempt_id();
         stage.phase = Phase::Running;
         stage.started += 1;
@@ -269,14 +265,12 @@ impl TaskScheduler {
     fn launch_plain(
         &mut self,
         id: StageId,
-        keeping: bool,
+        kept: Option<&Reservation>,
         effects: &mut Vec<SchedulerEffect>,
     ) -> bool {
         let Some(stage) = self.stages.get_mut(&id) else { return false };
-        let reservation = self.reservation.as_ref().filter(|_| keeping);
         let wanted = stage.pending.len() as u32;
-        let executors =
-            self.ledger.place(&stage.spec.resources, wanted, &stage.failed_on, reservation);
+        let executors = self.ledger.place(&stage.spec.resources, wanted, &stage.failed_on, kept);
         let mut placed = Vec::new();
         for executor in executors {
             if let Some(partition) = stage.pending.pop_first() {
@@ -317,7 +311,7 @@ impl TaskScheduler {
             let task = LaunchTask { partition, task_attempt, cpus, addresses };
             by_executor.entry(executor).or_default().push(task);
             stage.live.insert(task_attempt);
-            let (killed, overdue) = (false, false);
+            let (killed, overdue) = (None, false);
             let running = RunningTask { attempt, partition, executor, held, killed, overdue };
             self.tasks.insert(task_attempt, running);
             effects.push(SchedulerEffect::Emit(RuntimeEvent::TaskStarted {

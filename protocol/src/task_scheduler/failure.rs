@@ -3,11 +3,22 @@
 use super::stage::{Phase, Stage};
 use super::{RunningTask, SchedulerEffect, TaskScheduler};
 use crate::{
-    CloseReason, ExecutorId, FailureCause, Incarnation, KillTask, PartitionId, RuntimeEvent,
-    SchedulerTimer, StageAttemptId, StageCompleted, StageFailure, StageId, TaskAttemptId,
-    TaskFailure, TaskOrigin, TaskOutcome, TaskReport,
+    CloseReason, ExecutorId, FailureCause, Incarnation, KillId, KillTask, PartitionId,
+    RuntimeEvent, SchedulerTimer, StageAttemptId, StageCompleted, StageFailure, StageId,
+    TaskAttemptId, TaskFailure, TaskOrigin, TaskOutcome, TaskReport,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How it is known that a task has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// By its own report, which came with a value or error.
+    Reported,
+    /// By the loss of its executor.
+    Lost,
+    /// By the same loss as another task of its stage, which has been booked.
+    LostWithOthers,
+}
 
 impl TaskScheduler {
     pub(super) fn task_report(&mut self, report: TaskReport, effects: &mut Vec<SchedulerEffect>) {
@@ -21,19 +32,16 @@ impl TaskScheduler {
         }
         let Some(task) = self.tasks.remove(&report.task_attempt) else { return };
         self.ledger.give_back(task.executor, &task.held);
-        self.task_ended(report.task_attempt, task, report.outcome, true, effects);
-        self.schedule(effects);
-        self.note_if_drained(effects);
+        self.task_ended(report.task_attempt, task, report.outcome, Ending::Reported, effects);
     }
 
-    /// A task that is already out of the books has ended. `has_payload`: its report came with a
-    /// value or error.
+    /// A task that is already out of the books has ended.
     fn task_ended(
         &mut self,
         task_attempt: TaskAttemptId,
         task: RunningTask,
         outcome: TaskOutcome,
-        has_payload: bool,
+        ending: Ending,
         effects: &mut Vec<SchedulerEffect>,
     ) {
         let RunningTask { attempt, partition, executor, .. } = task;
@@ -51,12 +59,15 @@ impl TaskScheduler {
             Phase::Stopping | Phase::BackingOff | Phase::Ended => false,
         };
         if counts {
-            if has_payload {
+            if ending == Ending::Reported {
                 let stage = attempt.stage;
                 effects.push(SchedulerEffect::KeepPayload { stage, partition, task_attempt });
             }
             match outcome {
                 TaskOutcome::Succeeded => self.task_succeeded(attempt, effects),
+                TaskOutcome::Failed(_) if ending == Ending::LostWithOthers => {
+                    self.retry_plain_task(attempt.stage, partition);
+                }
                 TaskOutcome::Failed(failure) => {
                     let origin = Some(TaskOrigin { partition, task_attempt, executor });
                     self.attempt_failed(FailureCause { attempt, origin, failure }, effects);
@@ -99,17 +110,17 @@ impl TaskScheduler {
         stage.phase = Phase::BackingOff;
         let (next, delay) = (stage.attempt_id(), stage.spec.retry_delay);
         if delay.is_zero() {
-            self.retry(next, effects);
+            self.retry(next);
         } else {
             let key = SchedulerTimer::Retry(next);
             effects.push(SchedulerEffect::SetTimer { key, after: delay });
         }
     }
 
-    pub(super) fn retry(&mut self, next: StageAttemptId, effects: &mut Vec<SchedulerEffect>) {
+    pub(super) fn retry(&mut self, next: StageAttemptId) {
         let Some(stage) = self.stages.get(&next.stage) else { return };
         if stage.phase == Phase::BackingOff && stage.attempt_id() == next {
-            self.admit(next.stage, effects);
+            self.enqueue(next.stage);
         }
     }
 
@@ -125,7 +136,7 @@ impl TaskScheduler {
         if !stage.is_gang() {
             match (verdict, cause.origin) {
                 (Some(failure), _) => self.end_stage(id, failure, effects),
-                (None, Some(origin)) => self.retry_plain_task(id, origin.partition, effects),
+                (None, Some(origin)) => self.retry_plain_task(id, origin.partition),
                 (None, None) => {}
             }
             return;
@@ -139,17 +150,11 @@ impl TaskScheduler {
         self.stop_attempt(cause.attempt, CloseReason::Failed(cause.to_string()), effects);
     }
 
-    fn retry_plain_task(
-        &mut self,
-        id: StageId,
-        partition: PartitionId,
-        effects: &mut Vec<SchedulerEffect>,
-    ) {
-        let Some(stage) = self.stages.get_mut(&id) else { return };
+    fn retry_plain_task(&mut self, id: StageId, partition: PartitionId) {
+        let Some(stage) = self.stages.get_mut(&id).filter(|stage| !stage.is_gang()) else { return };
         stage.pending.insert(partition);
-        let is_waiting = self.queue.contains(&stage.demand(), &stage.place());
-        if !is_waiting && stage.phase == Phase::Running {
-            self.admit(id, effects);
+        if stage.phase == Phase::Running {
+            self.enqueue(id);
         }
     }
 
@@ -176,22 +181,25 @@ impl TaskScheduler {
         reason: &str,
         effects: &mut Vec<SchedulerEffect>,
     ) {
+        let Some(stage) = self.stages.get_mut(&attempt.stage) else { return };
+        let kill_id = KillId { attempt, kill: stage.kills };
         let mut by_executor: BTreeMap<ExecutorId, Vec<TaskAttemptId>> = BTreeMap::new();
         for id in tasks {
-            if let Some(task) = self.tasks.get_mut(&id).filter(|task| !task.killed) {
-                task.killed = true;
+            if let Some(task) = self.tasks.get_mut(&id).filter(|task| task.killed.is_none()) {
+                task.killed = Some(kill_id);
                 by_executor.entry(task.executor).or_default().push(id);
             }
         }
         if by_executor.is_empty() {
             return;
         }
+        stage.kills += 1;
         for (executor, tasks) in by_executor {
             let kill = KillTask { tasks, reason: reason.to_owned() };
             effects.push(SchedulerEffect::KillTask { executor, kill });
         }
-        let overdue = (SchedulerTimer::KillOverdue(attempt), Some(self.config.kill_grace));
-        let deadline = (SchedulerTimer::ZombieDeadline(attempt), self.config.zombie_deadline);
+        let overdue = (SchedulerTimer::KillOverdue(kill_id), Some(self.config.kill_grace));
+        let deadline = (SchedulerTimer::ZombieDeadline(kill_id), self.config.zombie_deadline);
         for (key, after) in [overdue, deadline] {
             if let Some(after) = after {
                 effects.push(SchedulerEffect::SetTimer { key, after });
@@ -214,34 +222,22 @@ impl TaskScheduler {
         self.kill(stage.attempt_id(), tasks, reason, effects);
     }
 
-    pub(super) fn kill_overdue(
-        &mut self,
-        attempt: StageAttemptId,
-        effects: &mut Vec<SchedulerEffect>,
-    ) {
-        let killed = |task: &&mut RunningTask| task.attempt == attempt && task.killed;
+    pub(super) fn kill_overdue(&mut self, kill: KillId, effects: &mut Vec<SchedulerEffect>) {
         for (&task_attempt, task) in &mut self.tasks {
-            if let Some(task) = Some(task).filter(killed).filter(|task| !task.overdue) {
+            if task.killed == Some(kill) && !task.overdue {
                 task.overdue = true;
                 effects.push(SchedulerEffect::Emit(RuntimeEvent::TaskIgnoresKill {
-                    attempt,
+                    attempt: task.attempt,
                     partition: task.partition,
                     task_attempt,
                     executor: task.executor,
                 }));
             }
         }
-        // A plan may have counted on these slots.
-        self.reservation = None;
-        self.schedule(effects);
     }
 
-    pub(super) fn zombie_deadline(
-        &mut self,
-        attempt: StageAttemptId,
-        effects: &mut Vec<SchedulerEffect>,
-    ) {
-        let zombies = self.tasks.iter().filter(|(_, task)| task.attempt == attempt && task.killed);
+    pub(super) fn zombie_deadline(&mut self, kill: KillId, effects: &mut Vec<SchedulerEffect>) {
+        let zombies = self.tasks.iter().filter(|(_, task)| task.killed == Some(kill));
         let mut retired: BTreeMap<ExecutorId, TaskAttemptId> = BTreeMap::new();
         for (task_attempt, task) in zombies {
             retired.entry(task.executor).or_insert(*task_attempt);
@@ -251,11 +247,14 @@ impl TaskScheduler {
                 continue;
             };
             effects.push(SchedulerEffect::RetireExecutor { executor, incarnation });
-            let reason = format!("retired: task {task} of {attempt} does not heed its kill");
+            let reason =
+                format!("was retired: task {task} of {} does not heed its kill", kill.attempt);
             self.executor_lost(executor, incarnation, &reason, effects);
         }
+        self.defer_what_no_longer_fits(effects);
     }
 
+    /// What follows for the stages. Stages in line that no longer fit are the caller's to defer.
     pub(super) fn executor_lost(
         &mut self,
         executor: ExecutorId,
@@ -267,25 +266,23 @@ impl TaskScheduler {
             return;
         }
         self.ledger.remove(executor);
-        self.reservation = None;
         effects.push(SchedulerEffect::Emit(RuntimeEvent::ExecutorLost {
             executor,
             incarnation,
             reason: reason.to_owned(),
         }));
-        let on_it =
-            |(id, task): (&TaskAttemptId, &RunningTask)| (task.executor == executor).then_some(*id);
-        let lost: Vec<TaskAttemptId> = self.tasks.iter().filter_map(on_it).collect();
-        let lost: Vec<_> =
-            lost.into_iter().filter_map(|id| Some((id, self.tasks.remove(&id)?))).collect();
+        let tasks = std::mem::take(&mut self.tasks).into_iter();
+        let (lost, kept): (BTreeMap<_, _>, _) =
+            tasks.partition(|(_, task)| task.executor == executor);
+        self.tasks = kept;
+        let mut hit = BTreeSet::new();
         for (task_attempt, task) in lost {
+            let is_first = hit.insert(task.attempt.stage);
+            let ending = if is_first { Ending::Lost } else { Ending::LostWithOthers };
             let text = format!("executor {executor} {reason}");
             let outcome = TaskOutcome::Failed(TaskFailure::ExecutorLost(text));
-            self.task_ended(task_attempt, task, outcome, false, effects);
+            self.task_ended(task_attempt, task, outcome, ending, effects);
         }
-        self.defer_what_no_longer_fits(effects);
-        self.schedule(effects);
-        self.note_if_drained(effects);
     }
 
     pub(super) fn barrier_lost(
@@ -300,7 +297,6 @@ impl TaskScheduler {
         if self.stages.get(&attempt.stage).is_some_and(runs) {
             let failure = TaskFailure::BarrierLost(reason);
             self.attempt_failed(FailureCause { attempt, origin: None, failure }, effects);
-            self.schedule(effects);
         }
     }
 
@@ -341,9 +337,6 @@ impl TaskScheduler {
     ) {
         let Some(stage) = self.stages.get_mut(&id) else { return };
         self.queue.remove(&stage.demand(), &stage.place());
-        if self.reservation.as_ref().is_some_and(|kept| kept.stage == id) {
-            self.reservation = None;
-        }
         stage.phase = Phase::Ended;
         let attempts = stage.started;
         let failure = result.clone().err();

@@ -3,7 +3,7 @@
 use super::wait_queue::{Demand, Place};
 use crate::{
     ExecutorId, FailureCause, OnFailure, PartitionId, StageAttemptId, StageFailure, StageId,
-    StageKind, StageSpec, TaskAttemptId,
+    StageKind, StageSpec, TaskAttemptId, TaskFailure,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,12 +32,14 @@ pub(super) struct Stage {
     /// Failures of the infrastructure.
     pub(super) losses: u32,
     pub(super) last_cause: Option<FailureCause>,
-    /// How often an attempt or task of this stage failed first on an executor.
+    /// How often a task of this stage failed on an executor that is still there.
     pub(super) failed_on: BTreeMap<ExecutorId, u32>,
     /// Older than `reserve_after`.
     pub(super) aged: bool,
     /// Times this stage was deferred; tells late timers.
     pub(super) deferrals: u32,
+    /// Kills so far.
+    pub(super) kills: u32,
     /// Tasks that have not ended, also killed ones.
     pub(super) live: BTreeSet<TaskAttemptId>,
     /// Tasks of the current attempt (a plain stage: of the stage) that succeeded.
@@ -82,6 +84,7 @@ impl Stage {
             failed_on: BTreeMap::new(),
             aged: false,
             deferrals: 0,
+            kills: 0,
             live: BTreeSet::new(),
             succeeded: 0,
             pending,
@@ -121,6 +124,7 @@ impl Stage {
     pub(super) fn book_failure(&mut self, cause: &FailureCause) -> Option<StageFailure> {
         self.last_cause = Some(cause.clone());
         let infrastructure = cause.failure.is_infrastructure();
+        self.avoid(cause);
         let failures = if infrastructure {
             self.losses += 1;
             self.losses
@@ -143,10 +147,21 @@ impl Stage {
         }
     }
 
-    fn book_own_failure(&mut self, cause: &FailureCause) -> u32 {
-        if let Some(origin) = cause.origin {
+    /// The next attempt prefers other executors, if the executor may be at fault.
+    fn avoid(&mut self, cause: &FailureCause) {
+        let may_be_at_fault = match &cause.failure {
+            TaskFailure::Error(_) | TaskFailure::Panicked(_) | TaskFailure::NotStarted(_) => true,
+            TaskFailure::Killed(_) | TaskFailure::ExecutorLost(_) | TaskFailure::BarrierLost(_) => {
+                false
+            }
+        };
+        if let Some(origin) = cause.origin.filter(|_| may_be_at_fault) {
             *self.failed_on.entry(origin.executor).or_insert(0) += 1;
         }
+    }
+
+    /// Failures of the gang, or of a plain stage's task, with this one.
+    fn book_own_failure(&mut self, cause: &FailureCause) -> u32 {
         self.failures += 1;
         match (self.spec.kind, cause.origin) {
             (StageKind::Plain, Some(origin)) => {

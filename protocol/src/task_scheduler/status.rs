@@ -131,7 +131,7 @@ impl TaskScheduler {
                 partition: task.partition,
                 task_attempt: *id,
                 executor: task.executor,
-                killed: task.killed,
+                killed: task.killed.is_some(),
                 ignores_kill: task.overdue,
             })
         });
@@ -154,13 +154,14 @@ impl TaskScheduler {
             Phase::Deferred { failed_checks } => StagePhase::Deferred {
                 required: stage.slots_needed(),
                 available: self.ledger.slots_in_total(resources),
-                checks_left: self.config.slot_check_max_failures + 1 - failed_checks,
+                checks_left: self.config.slot_check_max_failures - (failed_checks - 1),
             },
             Phase::Queued => StagePhase::Queued {
                 required: stage.slots_needed(),
                 free: self.ledger.slots_free(resources),
                 ahead: self.queue.ahead(&stage.place()),
-                reserves: self.reservation.as_ref().is_some_and(|kept| kept.stage == stage.id),
+                reserves: self.queue.first_old() == Some(stage.place())
+                    && self.reservation(stage.id).is_some(),
             },
             Phase::Running => StagePhase::Running { succeeded: stage.succeeded },
             Phase::Stopping => {

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct WaitQueue {
     by_demand: BTreeMap<Demand, BTreeSet<Place>>,
+    /// The gangs among them that are old enough to keep slots.
+    old: BTreeSet<Place>,
 }
 
 /// What a stage waits for.
@@ -31,7 +33,13 @@ impl WaitQueue {
         self.by_demand.entry(demand).or_default().insert(place);
     }
 
+    /// A gang that waits is old enough to keep slots.
+    pub(super) fn grow_old(&mut self, place: Place) {
+        self.old.insert(place);
+    }
+
     pub(super) fn remove(&mut self, demand: &Demand, place: &Place) {
+        self.old.remove(place);
         if let Some(places) = self.by_demand.get_mut(demand)
             && places.remove(place)
             && places.is_empty()
@@ -40,8 +48,9 @@ impl WaitQueue {
         }
     }
 
-    pub(super) fn contains(&self, demand: &Demand, place: &Place) -> bool {
-        self.by_demand.get(demand).is_some_and(|places| places.contains(place))
+    /// The first gang in line that is old enough to keep slots.
+    pub(super) fn first_old(&self) -> Option<Place> {
+        self.old.first().copied()
     }
 
     /// The first in line whose demand is not among those already refused.

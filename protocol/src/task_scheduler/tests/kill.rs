@@ -1,0 +1,102 @@
+//! Killing one partition.
+
+use super::*;
+
+fn killed_by_hand() -> TaskOutcome {
+    TaskOutcome::Failed(TaskFailure::Killed("by hand".to_owned()))
+}
+
+#[test]
+fn killing_a_partition_kills_its_task_only() {
+    let mut cluster = Cluster::of(&[2]);
+    let (stage, _) = cluster.submit(gang(2));
+    let one = cluster.task(stage, 1);
+    let effects = cluster.handle(kill_partition(stage, 1));
+    let overdue = overdue(attempt(stage, 0));
+    assert_eq!(effects, [kill(E1, &[one], "by hand"), set_timer(overdue, GRACE)]);
+    let killed: Vec<_> = cluster.status(stage).tasks.iter().map(|task| task.killed).collect();
+    assert_eq!(killed, [false, true]);
+    assert_eq!(cluster.phase(stage), StagePhase::Running { succeeded: 0 });
+}
+
+#[test]
+fn the_report_of_a_killed_task_fails_its_gang() {
+    let mut cluster = Cluster::of(&[2]);
+    let (stage, _) = cluster.submit(gang(2));
+    let [zero, one] = [0, 1].map(|partition| cluster.task(stage, partition));
+    cluster.handle(kill_partition(stage, 1));
+    let cause = cause_of(&cluster.report(one, killed_by_hand()));
+    let text = cause.to_string();
+    let effects = cluster.end(one, killed_by_hand());
+    assert_eq!(kills(&effects), [(E1, vec![zero])]);
+    assert!(effects.contains(&closed(attempt(stage, 0), CloseReason::Failed(text))));
+    assert_eq!(launched(&cluster.killed_all(stage)).len(), 2);
+    let status = cluster.status(stage);
+    assert_eq!((status.failures, status.last_cause), (1, Some(cause)));
+}
+
+#[test]
+fn a_killed_task_that_succeeds_all_the_same_is_a_success() {
+    let mut cluster = Cluster::of(&[2]);
+    let (stage, _) = cluster.submit(gang(2));
+    cluster.handle(kill_partition(stage, 1));
+    assert_eq!(results(&cluster.ok_all(stage)), [(stage, Ok(()))]);
+}
+
+#[test]
+fn a_killed_task_is_not_killed_again_with_its_gang() {
+    let mut cluster = Cluster::of(&[3]);
+    let (stage, _) = cluster.submit(gang(3));
+    cluster.handle(kill_partition(stage, 1));
+    let two = cluster.task(stage, 2);
+    let effects = cluster.fail(cluster.task(stage, 0), "boom");
+    assert_eq!(kills(&effects), [(E1, vec![two])], "the first reason counts");
+}
+
+#[test]
+fn killing_a_partition_of_a_plain_stage_makes_it_run_again() {
+    let mut cluster = Cluster::of(&[2]);
+    let (stage, _) = cluster.submit(plain(2));
+    let zero = cluster.task(stage, 0);
+    let effects = cluster.handle(kill_partition(stage, 0));
+    assert_eq!(kills(&effects), [(E1, vec![zero])]);
+    let effects = cluster.end(zero, killed_by_hand());
+    assert_eq!(launched(&effects), [(attempt(stage, 0), PartitionId(0), E1)]);
+    assert_eq!(kills(&effects), [], "its sibling runs on");
+}
+
+#[test]
+fn killing_what_does_not_run_is_ignored() {
+    let mut cluster = Cluster::of(&[2]);
+    let (stage, _) = cluster.submit(gang(2));
+    cluster.ignores(kill_partition(stage, 2));
+    cluster.ignores(kill_partition(StageId(77), 0));
+    cluster.ok(cluster.task(stage, 0));
+    cluster.ignores(kill_partition(stage, 0));
+    let (waiting, _) = cluster.submit(gang(2));
+    cluster.ignores(kill_partition(waiting, 0));
+    let (deferred, _) = cluster.submit(gang(3));
+    cluster.ignores(kill_partition(deferred, 0));
+}
+
+#[test]
+fn killing_what_is_already_killed_is_ignored() {
+    let mut cluster = Cluster::of(&[2]);
+    let (stage, _) = cluster.submit(gang(2));
+    cluster.handle(kill_partition(stage, 1));
+    cluster.ignores(kill_partition(stage, 1));
+    cluster.fail(cluster.task(stage, 0), "boom");
+    cluster.ignores(kill_partition(stage, 1));
+    cluster.cancel(stage);
+    cluster.ignores(kill_partition(stage, 1));
+}
+
+#[test]
+fn killing_a_partition_whose_retry_waits_is_ignored() {
+    let mut cluster = Cluster::of(&[2]);
+    let (stage, _) = cluster.submit(StageSpec { retry_delay: PAUSE, ..gang(2) });
+    cluster.fail(cluster.task(stage, 0), "boom");
+    cluster.killed_all(stage);
+    assert_eq!(cluster.phase(stage), StagePhase::BackingOff);
+    cluster.ignores(kill_partition(stage, 0));
+}
