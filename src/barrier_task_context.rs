@@ -141,24 +141,23 @@ impl BarrierTaskContext {
     {
         let (rank, num_tasks) = (self.rank(), self.world_size());
         let problem = move |problem| CollectiveError::Broadcast { root, num_tasks, problem };
-        // Every message names its sender's root, so that a disagreement is seen.
+        // Every message begins with its sender's root, so that a disagreement is seen.
+        let named = (root as u64).to_le_bytes();
         let message = match value {
             _ if root >= num_tasks => Err(problem("there is no such partition")),
             None if rank == root => Err(problem("its value is None")),
-            Some(value) if rank == root => encode(&(root as u64, Some(value))),
-            Some(_) | None => encode(&(root as u64, None::<&T>)),
+            Some(value) if rank == root => {
+                encode(value).map(|bytes| Bytes::from([&named[..], &bytes].concat()))
+            }
+            Some(_) | None => Ok(Bytes::copy_from_slice(&named)),
         };
         let call = self.exchange(SyncMethod::Broadcast, message, Location::caller());
         async move {
             let messages = call.await?;
-            for (partition, bytes) in messages.iter().enumerate().filter(|(at, _)| *at != root) {
-                let (named, _) = decode::<(u64, Option<()>)>(partition, bytes)?;
-                if named != root as u64 {
-                    return Err(problem("another task named another root"));
-                }
+            if messages.iter().any(|message| !message.starts_with(&named)) {
+                return Err(problem("another task named another root"));
             }
-            let (_, value) = decode::<(u64, Option<T>)>(root, &messages[root])?;
-            value.ok_or_else(|| problem("another task named another root"))
+            decode(root, &messages[root][named.len()..])
         }
     }
 

@@ -32,6 +32,15 @@ enum Outgoing {
     Left(TaskLeft),
 }
 
+impl Outgoing {
+    fn is_worth_sending(&self) -> bool {
+        match self {
+            Outgoing::Request { request, .. } => !request.arrivals.is_empty(),
+            Outgoing::Withdraw(_) | Outgoing::Left(_) => true,
+        }
+    }
+}
+
 enum Inbox {
     Flush,
     Reply { batch: u64, reply: SyncReply },
@@ -123,8 +132,22 @@ impl SyncGatherer {
         self.request_flush(&mut outbox);
     }
 
+    /// An arrival that has not been sent yet is taken back here.
     pub(crate) fn withdraw(&self, withdraw: WithdrawSync) {
-        self.push(Outgoing::Withdraw(withdraw));
+        let mut outbox = lock(&self.outbox);
+        for item in &mut outbox.items {
+            if let Outgoing::Request { request, tasks } = item
+                && let Some(index) =
+                    request.arrivals.iter().position(|it| it.partition == withdraw.partition)
+            {
+                request.arrivals.remove(index);
+                tasks.remove(index);
+                outbox.items.retain(Outgoing::is_worth_sending);
+                return;
+            }
+        }
+        outbox.items.push(Outgoing::Withdraw(withdraw));
+        self.request_flush(&mut outbox);
     }
 
     pub(crate) fn leave(&self, left: TaskLeft) {
@@ -193,7 +216,9 @@ impl Pump {
             Outgoing::Withdraw(withdraw) => GatheredSync::Withdraw(withdraw),
             Outgoing::Left(left) => GatheredSync::Left(left),
         });
-        let items = items.collect();
-        self.barrier.do_send(GatheredSyncs(items));
+        let items: Vec<GatheredSync> = items.collect();
+        if !items.is_empty() {
+            self.barrier.do_send(GatheredSyncs(items));
+        }
     }
 }
