@@ -4,12 +4,12 @@ mod checkpoint_file;
 
 use crate::codec;
 use bytes::Bytes;
-use checkpoint_file::{CheckpointFile, list, read, write};
+use checkpoint_file::{CheckpointFile, claim_run, list, read, write};
 use phalanx_protocol::PartitionId;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 use tracing::warn;
@@ -79,7 +79,7 @@ pub enum CheckpointError {
 /// Which checkpoint: newer ones are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
-    /// Which submission of the stage wrote it; from 1 in memory, counted up in a directory.
+    /// Which submission of the stage wrote it; 1 in memory, counted up in a directory.
     run: u64,
     attempt: u32,
     step: u64,
@@ -88,8 +88,10 @@ struct Key {
 /// The checkpoints of one submitted stage.
 pub(crate) struct Checkpoints {
     place: Place,
-    /// Newest ones kept; at least 1.
+    /// Newest ones of this run kept; at least 1.
     keep: usize,
+    /// Whether checkpoints of earlier runs are restored, too.
+    resume: bool,
     /// This submission's run, once it is known, and who saved what in it.
     state: Mutex<State>,
 }
@@ -107,7 +109,7 @@ struct State {
 }
 
 impl Checkpoints {
-    pub(crate) fn new(directory: Option<PathBuf>, stage: &str, keep: usize) -> Self {
+    pub(crate) fn new(directory: Option<PathBuf>, stage: &str, keep: usize, resume: bool) -> Self {
         let place = match directory {
             None => Place::Memory,
             Some(directory) => Place::Directory {
@@ -115,7 +117,7 @@ impl Checkpoints {
                 stage: stage.to_owned(),
             },
         };
-        Checkpoints { place, keep: keep.max(1), state: Mutex::default() }
+        Checkpoints { place, keep: keep.max(1), resume, state: Mutex::default() }
     }
 
     pub(crate) fn save(
@@ -139,7 +141,7 @@ impl Checkpoints {
             }
             Place::Directory { directory, stage } => {
                 write(directory, &CheckpointFile { stage: stage.clone(), key, value })?;
-                self.delete_old(directory);
+                self.delete_old(directory, key.run);
             }
         }
         state.saved.insert(key, partition);
@@ -154,7 +156,8 @@ impl Checkpoints {
     ) -> Result<Option<Restored<T>>, CheckpointError> {
         let mut state = self.lock();
         let run = self.run(&mut state)?;
-        let is_earlier = |key: &Key| (key.run, key.attempt) < (run, attempt);
+        let is_earlier =
+            |key: &Key| (key.run, key.attempt) < (run, attempt) && (self.resume || key.run == run);
         let found = match &self.place {
             Place::Memory => {
                 let newest = state.in_memory.iter().rev().find(|(key, _)| is_earlier(key));
@@ -168,24 +171,24 @@ impl Checkpoints {
         Ok(Some(Restored { step, value }))
     }
 
-    /// One more than any run before, found out when it is first needed.
+    /// This submission's own number, claimed when it is first needed.
     fn run(&self, state: &mut State) -> Result<u64, CheckpointError> {
         if let Some(run) = state.run {
             return Ok(run);
         }
-        let last = match &self.place {
-            Place::Memory => None,
-            Place::Directory { directory, .. } => list(directory)?.into_keys().max(),
+        let run = match &self.place {
+            Place::Memory => 1,
+            Place::Directory { directory, .. } => claim_run(directory)?,
         };
-        let run = last.map_or(1, |key| key.run + 1);
         state.run = Some(run);
         Ok(run)
     }
 
     /// What cannot be deleted costs space only.
-    fn delete_old(&self, directory: &std::path::Path) {
+    fn delete_old(&self, directory: &Path, run: u64) {
         let Ok(files) = list(directory) else { return };
-        for (_, path) in files.into_iter().rev().skip(self.keep) {
+        let own = files.into_iter().rev().filter(|(key, _)| key.run == run);
+        for (_, path) in own.skip(self.keep) {
             if let Err(error) = std::fs::remove_file(&path) {
                 warn!(path = %path.display(), "an old checkpoint could not be deleted: {error}");
             }
@@ -200,7 +203,7 @@ impl Checkpoints {
 /// The newest file that can be used. Files that cannot are refused aloud and passed over; if none
 /// can, the newest's error is the answer, so that no work is thrown away in silence.
 fn newest_whole(
-    directory: &std::path::Path,
+    directory: &Path,
     stage: &str,
     is_earlier: impl Fn(&Key) -> bool,
 ) -> Result<Option<(u64, Bytes)>, CheckpointError> {

@@ -52,7 +52,7 @@ pub use phalanx_protocol::{
     SyncError, SyncMethod, TaskAttemptId, TaskFailure, TaskInfo, TaskOutcome, TaskStatus,
 };
 pub use reduce::{ReduceOp, Reducible};
-pub use runtime::{Runtime, RuntimeBuilder, ShutdownError, StartError};
+pub use runtime::{LeftBehind, Runtime, RuntimeBuilder, ShutdownError, StartError};
 pub use stage::{Partitions, Stage, Tasks};
 pub use stage_error::StageError;
 pub use stage_handle::{StageControl, StageHandle};

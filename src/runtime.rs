@@ -1,11 +1,13 @@
 //! Slots and threads, inside any program.
 
 use crate::event_stream::EventStream;
-use crate::{Config, ConfigError, ExecutorId, ExecutorResources, RuntimeStatus, StageId};
+use crate::{
+    Config, ConfigError, ExecutorId, ExecutorResources, PartitionId, RuntimeStatus, StageAttemptId,
+    StageId, TaskAttemptId,
+};
 use actix::Addr;
 use phalanx_actors::testing::ManualTimer;
 use phalanx_actors::{ActorSystem, GetStatus, RemoveExecutor, SystemConfig, TaskSchedulerActor};
-use phalanx_protocol::StageStatus;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,28 +57,47 @@ pub enum StartError {
 pub struct ShutdownError {
     /// How long they were waited for.
     pub grace: Duration,
-    /// The stages they belong to, with these tasks.
-    pub stages: Vec<StageStatus>,
+    /// The tasks, in order of launch.
+    pub tasks: Vec<LeftBehind>,
+}
+
+/// A task that did not end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftBehind {
+    /// Its stage and attempt.
+    pub attempt: StageAttemptId,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Its attempt id.
+    pub task_attempt: TaskAttemptId,
+    /// Where it runs.
+    pub executor: ExecutorId,
 }
 
 impl fmt::Display for ShutdownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let grace = humantime::format_duration(self.grace);
-        write!(f, "tasks ignored their kill for {grace} and were left behind:")?;
-        for stage in &self.stages {
-            for task in &stage.tasks {
-                write!(
-                    f,
-                    " partition {} of {} '{}' (task {} on executor {});",
-                    task.partition, stage.attempt, stage.name, task.task_attempt, task.executor
-                )?;
-            }
+        write!(f, "tasks ignored their kill for {grace} and were left behind")?;
+        let mut separator = ':';
+        for LeftBehind { attempt, partition, task_attempt, executor } in &self.tasks {
+            write!(
+                f,
+                "{separator} partition {partition} of {attempt} \
+                 (task {task_attempt} on executor {executor})"
+            )?;
+            separator = ',';
         }
         Ok(())
     }
 }
 
 impl std::error::Error for ShutdownError {}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
 
 impl RuntimeBuilder {
     /// Takes these settings.
@@ -189,13 +210,21 @@ impl Runtime {
 
     /// Ends all stages (they fail with [`StageFailure::Shutdown`](crate::StageFailure::Shutdown)),
     /// kills all tasks, waits for them up to `grace`, and ends the threads. Takes at most `grace`
-    /// and about a second, even if a task never returns.
+    /// and about a second, even if a task never returns. May be called by several at once: the
+    /// shortest grace counts, and all are told the same.
     ///
     /// # Errors
     /// Names the tasks that did not end in time.
     pub async fn shutdown(&self, grace: Duration) -> Result<(), ShutdownError> {
-        let stages = self.inner.system.shutdown(grace).await;
-        if stages.is_empty() { Ok(()) } else { Err(ShutdownError { grace, stages }) }
+        let left = self.inner.system.shutdown(grace).await;
+        let tasks = left.iter().map(|task| LeftBehind {
+            attempt: task.attempt(),
+            partition: task.partition(),
+            task_attempt: task.task_attempt(),
+            executor: task.executor(),
+        });
+        let tasks: Vec<LeftBehind> = tasks.collect();
+        if tasks.is_empty() { Ok(()) } else { Err(ShutdownError { grace, tasks }) }
     }
 
     /// [`Runtime::shutdown`], blocking the thread.

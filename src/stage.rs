@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Checkpoints;
 use crate::stage_handle::{StageControl, StageHandle};
-use crate::task_context::StageShared;
+use crate::task_context::{StageProgress, StageShared};
 use crate::{
     BarrierTaskContext, Config, OnFailure, Runtime, StageFailure, TaskContext, TaskResult, blocking,
 };
@@ -13,7 +13,7 @@ use phalanx_protocol::{
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// A stage to be run: so many tasks, or one task per input. What is not said here is as the
 /// runtime's [`Config`] says.
@@ -61,6 +61,7 @@ struct Options {
     sync_timeout: Option<Duration>,
     on_failure: OnFailure,
     checkpoint_directory: Option<PathBuf>,
+    resume: bool,
 }
 
 impl Default for Options {
@@ -77,6 +78,7 @@ impl Default for Options {
             sync_timeout: None,
             on_failure: OnFailure::Restart,
             checkpoint_directory: None,
+            resume: false,
         }
     }
 }
@@ -88,7 +90,9 @@ impl Stage<Tasks> {
     }
 
     /// Hands the stage in. Each task runs `code` on a thread that it shares with others, so the code
-    /// must not block; its future need not be `Send`.
+    /// must not block; its future need not be `Send`, and tokio's timers and I/O work in it. A kill
+    /// ends the waits of the context at once; other awaits go on unless they are wrapped in
+    /// [`until_killed`](TaskContext::until_killed).
     pub fn run<T, F>(self, runtime: &Runtime, code: F) -> StageHandle<T>
     where
         F: AsyncFn(BarrierTaskContext) -> TaskResult<T> + Send + Sync + 'static,
@@ -226,10 +230,18 @@ impl<P> Stage<P> {
         self
     }
 
-    /// Keeps this stage's checkpoints in a directory under its name, where a later run with the same
-    /// name finds them.
+    /// Keeps this stage's checkpoints in a directory, in a folder of its name. They stay when the
+    /// stage has ended; those of earlier runs are not touched.
     pub fn checkpoint_directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.options.checkpoint_directory = Some(directory.into());
+        self
+    }
+
+    /// Has the first attempt's `restore()` give the newest checkpoint that an earlier run of a stage
+    /// of this name left in the directory, for example before the process was ended. Without it a
+    /// stage sees only its own.
+    pub fn resume(mut self) -> Self {
+        self.options.resume = true;
         self
     }
 }
@@ -239,6 +251,7 @@ fn payload<T: Send + 'static>(value: T) -> Payload {
 }
 
 fn context(task: Arc<Task>, shared: &Arc<StageShared>) -> BarrierTaskContext {
+    shared.progress.begin(task.attempt().attempt);
     BarrierTaskContext::new(TaskContext { task, shared: shared.clone() })
 }
 
@@ -277,18 +290,28 @@ fn submit<T: 'static>(
     let config = runtime.config();
     let directory =
         options.checkpoint_directory.clone().or_else(|| config.checkpoint_directory.clone());
-    let checkpoints = Checkpoints::new(directory, &options.name, config.checkpoint_keep);
-    let limit = config.sync_max_message_size;
-    let shared = StageShared::new(options.name.clone(), num_tasks, limit, checkpoints);
+    let checkpoints =
+        Checkpoints::new(directory, &options.name, config.checkpoint_keep, options.resume);
+    let progress = StageProgress::new(num_tasks.min(config.stage_max_tasks as usize));
     let (id, scheduler) = (runtime.next_stage_id(), runtime.scheduler().clone());
     let (ended, end) = oneshot::channel();
+    let (outcome, watched) = watch::channel(None);
+    let name = options.name.as_str().into();
+    let control =
+        StageControl { id, name, progress: progress.clone(), scheduler, outcome: watched };
     match spec(options, num_tasks, config) {
         Ok(spec) => {
+            let max_message_size = config.sync_max_message_size;
+            let body = body(Arc::new(StageShared { max_message_size, progress, checkpoints }));
             let submit = SubmitStage { stage: id, spec };
-            scheduler.do_send(Submit { submit, body: body(shared.clone()), ended });
+            runtime.scheduler().do_send(Submit { submit, body, ended, outcome });
         }
-        // The receiver is in this function.
-        Err(reason) => drop(ended.send(Err((StageFailure::Refused { reason }, None)))),
+        Err(reason) => {
+            let failure = StageFailure::Refused { reason };
+            outcome.send_replace(Some(Err(failure.clone())));
+            // The receiver is in this function.
+            drop(ended.send(Err((failure, None))));
+        }
     }
-    StageHandle::new(StageControl { id, shared, scheduler }, end)
+    StageHandle::new(control, end)
 }

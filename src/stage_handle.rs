@@ -1,18 +1,19 @@
 //! A stage that was handed in.
 
-use crate::task_context::StageShared;
+use crate::task_context::StageProgress;
 use crate::{Progress, StageError, StageFailure, StageId, StageStatus};
 use actix::Addr;
 use phalanx_actors::{
     CancelStage, GetStageStatus, KillPartition, Payload, StageEnded, TaskSchedulerActor,
 };
 use phalanx_protocol::PartitionId;
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// A submitted stage. Await it (or [`wait`](StageHandle::wait) for it) to get the tasks' values in
 /// partition order, or why there are none.
@@ -29,8 +30,26 @@ pub struct StageHandle<T> {
 #[derive(Clone)]
 pub struct StageControl {
     pub(crate) id: StageId,
-    pub(crate) shared: Arc<StageShared>,
+    pub(crate) name: Arc<str>,
+    pub(crate) progress: Arc<StageProgress>,
     pub(crate) scheduler: Addr<TaskSchedulerActor>,
+    pub(crate) outcome: watch::Receiver<Option<Result<(), StageFailure>>>,
+}
+
+impl fmt::Debug for StageControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StageControl")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("outcome", &self.outcome())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for StageHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("StageHandle").field(&self.control).finish()
+    }
 }
 
 impl<T: 'static> StageHandle<T> {
@@ -70,7 +89,7 @@ impl<T: 'static> Future for StageHandle<T> {
         Poll::Ready(ended.map(|values| values.into_iter().map(value_of).collect()).map_err(
             |(failure, source)| StageError {
                 stage: self.control.id,
-                name: self.control.shared.name.clone(),
+                name: self.control.name.to_string(),
                 failure: Box::new(failure),
                 source,
             },
@@ -103,15 +122,37 @@ impl StageControl {
         }
     }
 
+    /// The stage's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How the stage ended; `None` while it has no result. A runtime that is gone ended it, too.
+    pub fn outcome(&self) -> Option<Result<(), StageFailure>> {
+        let known = self.outcome.borrow().clone();
+        known.or_else(|| self.outcome.has_changed().is_err().then_some(Err(StageFailure::Shutdown)))
+    }
+
+    /// Waits until the stage has its result; see [`StageControl::outcome`]. Any number may wait.
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub async fn ended(&self) -> Result<(), StageFailure> {
+        let mut outcome = self.outcome.clone();
+        let ended = outcome.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        ended.unwrap_or(Err(StageFailure::Shutdown))
+    }
+
     /// What the stage does or waits for; `None` once it has its result and all of its tasks have
-    /// ended.
+    /// ended, or the runtime is gone. A stage that has its result while killed tasks still run is
+    /// in phase `Ended` with those tasks: they hold their slots.
     pub async fn status(&self) -> Option<StageStatus> {
         // No answer: the runtime is gone, and with it the stage.
         self.scheduler.send(GetStageStatus(self.id)).await.ok().flatten()
     }
 
-    /// What the tasks last reported with `report_progress`, by partition.
+    /// What the tasks of the current attempt last reported with `report_progress`, by partition.
     pub fn progress(&self) -> Vec<Option<Progress>> {
-        self.shared.progress()
+        self.progress.get()
     }
 }

@@ -1,7 +1,7 @@
 //! What every task knows and can do, in any stage.
 
 use crate::checkpoint::Checkpoints;
-use crate::{CheckpointError, Restored, StageAttemptId, StageId, codec};
+use crate::{CheckpointError, Restored, StageAttemptId, StageId, SyncError, codec};
 use bytes::Bytes;
 use phalanx_actors::Task;
 use phalanx_protocol::{Addresses, PartitionId, TaskAttemptId, TaskFailure, TaskInfo, TaskOutcome};
@@ -27,31 +27,45 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// What the tasks and the handle of one stage share in this process.
+/// What the tasks of one stage share in this process. Gone, with the checkpoints kept in memory,
+/// once the stage and its tasks have ended.
 pub(crate) struct StageShared {
-    pub(crate) name: String,
     pub(crate) max_message_size: usize,
-    progress: Mutex<Vec<Option<Progress>>>,
-    checkpoints: Checkpoints,
+    pub(crate) progress: Arc<StageProgress>,
+    pub(crate) checkpoints: Checkpoints,
 }
 
-impl StageShared {
-    pub(crate) fn new(
-        name: String,
-        num_tasks: usize,
-        max_message_size: usize,
-        checkpoints: Checkpoints,
-    ) -> Arc<Self> {
-        let progress = Mutex::new(vec![None; num_tasks]);
-        Arc::new(StageShared { name, max_message_size, progress, checkpoints })
+/// What the tasks last reported, for as long as someone can look.
+#[derive(Debug)]
+pub(crate) struct StageProgress(Mutex<(u32, Vec<Option<Progress>>)>);
+
+impl StageProgress {
+    pub(crate) fn new(num_tasks: usize) -> Arc<Self> {
+        Arc::new(StageProgress(Mutex::new((0, vec![None; num_tasks]))))
     }
 
-    pub(crate) fn progress(&self) -> Vec<Option<Progress>> {
-        self.lock().clone()
+    pub(crate) fn get(&self) -> Vec<Option<Progress>> {
+        self.lock().1.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Option<Progress>>> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A task of this attempt starts: what earlier attempts reported is past.
+    pub(crate) fn begin(&self, attempt: u32) {
+        let mut progress = self.lock();
+        if progress.0 < attempt {
+            progress.0 = attempt;
+            progress.1.fill(None);
+        }
+    }
+
+    fn report(&self, attempt: u32, rank: usize, report: Progress) {
+        let mut progress = self.lock();
+        if progress.0 == attempt {
+            progress.1[rank] = Some(report);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u32, Vec<Option<Progress>>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,6 +137,32 @@ impl TaskContext {
         self.task.killed().clone().cancelled_owned()
     }
 
+    /// An error if the task shall end: `ctx.check_killed()?` in a long computation.
+    ///
+    /// # Errors
+    /// [`SyncError::Killed`] with the reason.
+    pub fn check_killed(&self) -> Result<(), SyncError> {
+        let (attempt, partition) = (self.stage_attempt(), self.partition_id());
+        let killed = |reason| SyncError::Killed { attempt, partition, reason };
+        self.kill_reason().map_or(Ok(()), |reason| Err(killed(reason)))
+    }
+
+    /// Runs `future`, which knows nothing of kills, but drops it when the task shall end:
+    /// `ctx.until_killed(sleep(pause)).await?`.
+    ///
+    /// # Errors
+    /// [`SyncError::Killed`] with the reason.
+    pub async fn until_killed<F: Future>(&self, future: F) -> Result<F::Output, SyncError> {
+        let ended = self.task.killed().run_until_cancelled(future).await;
+        match ended {
+            Some(output) => Ok(output),
+            None => Err(self
+                .check_killed()
+                .err()
+                .unwrap_or(SyncError::NotOpen { attempt: self.stage_attempt() })),
+        }
+    }
+
     /// Why the task shall end, if it shall.
     pub fn kill_reason(&self) -> Option<String> {
         self.task.kill_reason().map(str::to_owned)
@@ -144,7 +184,8 @@ impl TaskContext {
 
     /// Tells those who watch the stage how far this task is. Cheap: keeps only the last.
     pub fn report_progress(&self, done: u64, total: u64) {
-        self.shared.lock()[self.rank()] = Some(Progress { done, total });
+        let (attempt, rank) = (self.stage_attempt_number(), self.rank());
+        self.shared.progress.report(attempt, rank, Progress { done, total });
     }
 
     pub(crate) fn checkpoint_bytes<T: Serialize + ?Sized>(

@@ -3,10 +3,10 @@
 use crate::executor_actor::{ExecutorConfig, SchedulerLink, Threads};
 use crate::testing::ManualTimer;
 use crate::{
-    EventBus, ExecutorActor, GetStatus, Shutdown, TaskSchedulerActor, TimerActor, TimerRequest,
+    EventBus, ExecutorActor, Shutdown, Task, TaskSchedulerActor, TimerActor, TimerRequest,
 };
 use actix::prelude::*;
-use phalanx_protocol::{ExecutorId, ExecutorResources, Incarnation, SchedulerConfig, StageStatus};
+use phalanx_protocol::{ExecutorId, ExecutorResources, Incarnation, SchedulerConfig};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -29,8 +29,8 @@ pub struct ActorSystem {
     events: EventBus,
     threads: Threads,
     next_executor: AtomicU64,
-    /// True once all threads have ended.
-    ended: watch::Receiver<bool>,
+    /// Set once the shutdown is over: the tasks that had not ended.
+    ended: watch::Receiver<Option<Vec<Arc<Task>>>>,
 }
 
 /// What a system is started with.
@@ -69,15 +69,15 @@ impl ActorSystem {
     /// If the system gives no thread.
     pub fn start(config: SystemConfig) -> Result<Self, StartError> {
         let (ready, started) = mpsc::channel();
-        let (end, ended) = watch::channel(false);
+        let (end, ended) = watch::channel(None);
         let threads = Threads::new();
         let events = EventBus::new(config.events_capacity);
         let (in_thread, bus) = (threads.clone(), events.clone());
         let control = move || {
             run_control_thread(&config, &bus, &in_thread, &ready);
-            join_bounded(in_thread);
+            join_bounded(in_thread.clone());
             // Nobody may be left to be told.
-            let _ = end.send(true);
+            let _ = end.send(Some(in_thread.running_tasks()));
         };
         thread::Builder::new()
             .name("phalanx-control".to_owned())
@@ -142,42 +142,37 @@ impl ActorSystem {
         Ok(executor)
     }
 
-    /// Ends all stages and tasks, and then the threads. Returns the stages whose tasks had not
-    /// ended within `grace`, empty if all had. Their threads are left behind; every call that they
-    /// make to the runtime fails. Takes at most `grace` and about a second.
-    pub async fn shutdown(&self, grace: Duration) -> Vec<StageStatus> {
-        let left = self.begin_shutdown(Some(grace)).await;
-        // An error means that the control thread is gone already.
-        let _ = self.ended.clone().wait_for(|ended| *ended).await;
-        left.unwrap_or_default()
+    /// Ends all stages and tasks, and then the threads. Returns the tasks that had not ended within
+    /// `grace`. Their threads are left behind; every call that they make to the runtime fails. Takes
+    /// at most `grace` and about a second; of several calls the shortest grace counts, and all
+    /// return the same.
+    pub async fn shutdown(&self, grace: Duration) -> Vec<Arc<Task>> {
+        self.begin_shutdown(Some(grace));
+        let mut ended = self.ended.clone();
+        // An error means that the control thread panicked: nothing is known of the tasks.
+        let end = ended.wait_for(Option::is_some).await.map(|end| end.clone());
+        end.ok().flatten().unwrap_or_default()
     }
 
-    /// On the control thread, so that no clock of the host is needed.
-    fn begin_shutdown(&self, grace: Option<Duration>) -> oneshot::Receiver<Vec<StageStatus>> {
-        let (tell, left) = oneshot::channel();
+    /// On the control thread, so that no clock of the host is needed. Without effect after the end.
+    fn begin_shutdown(&self, grace: Option<Duration>) {
         let scheduler = self.scheduler.clone();
         self.system.arbiter().spawn(async move {
             let drained = scheduler.send(Shutdown);
-            let drained = match grace {
-                Some(grace) => tokio::time::timeout(grace, drained).await.is_ok(),
-                None => drained.await.is_ok(),
-            };
-            let stages = match scheduler.send(GetStatus).await {
-                Ok(status) if !drained => status.stages,
-                Ok(_) | Err(_) => Vec::new(),
-            };
-            // Whoever asked may have gone.
-            let _ = tell.send(stages);
+            // Whether it is drained or not, or dead: the threads end now.
+            match grace {
+                Some(grace) => drop(tokio::time::timeout(grace, drained).await),
+                None => drop(drained.await),
+            }
             System::current().stop();
         });
-        left
     }
 }
 
 impl Drop for ActorSystem {
     /// Ends everything in the background.
     fn drop(&mut self) {
-        drop(self.begin_shutdown(None));
+        self.begin_shutdown(None);
     }
 }
 

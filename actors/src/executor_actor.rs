@@ -53,9 +53,16 @@ pub struct SchedulerLink {
     pub lost: Recipient<ExecutorLost>,
 }
 
-/// The threads that were started for async tasks and timers, to be waited for at the end.
+/// The threads that were started for async tasks and timers, to be waited for at the end, and the
+/// tasks that run on them or on threads of their own.
 #[derive(Clone, Default)]
-pub struct Threads(Arc<Mutex<Vec<Arbiter>>>);
+pub struct Threads(Arc<Mutex<ThreadsInner>>);
+
+#[derive(Default)]
+struct ThreadsInner {
+    arbiters: Vec<Arbiter>,
+    running: Vec<RunningTasks>,
+}
 
 impl Threads {
     /// No threads yet.
@@ -66,13 +73,20 @@ impl Threads {
     pub(crate) fn spawn(&self) -> io::Result<ArbiterHandle> {
         let arbiter = Arbiter::try_new()?;
         let handle = arbiter.handle();
-        lock(&self.0).push(arbiter);
+        lock(&self.0).arbiters.push(arbiter);
         Ok(handle)
+    }
+
+    /// The tasks that run now, also those of executors that were given up.
+    pub(crate) fn running_tasks(&self) -> Vec<Arc<Task>> {
+        let mut tasks: Vec<_> = lock(&self.0).running.iter().flat_map(RunningTasks::all).collect();
+        tasks.sort_by_key(|task| task.task_attempt());
+        tasks
     }
 
     /// Waits until all have ended, however long the tasks on them take.
     pub(crate) fn stop_and_join(&self) {
-        let arbiters = std::mem::take(&mut *lock(&self.0));
+        let arbiters = std::mem::take(&mut lock(&self.0).arbiters);
         for arbiter in &arbiters {
             arbiter.stop();
         }
@@ -98,11 +112,13 @@ impl ExecutorActor {
         let workers: Vec<ArbiterHandle> = (0..config.worker_threads.max(1))
             .map(|_| threads.spawn())
             .collect::<io::Result<_>>()?;
+        let running = RunningTasks::default();
+        lock(&threads.0).running.push(running.clone());
         let actor = ExecutorActor {
             config: config.clone(),
             threads,
             workers: workers.clone(),
-            running: RunningTasks::default(),
+            running,
             scheduler: scheduler.clone(),
             given_up: false,
         };
@@ -119,17 +135,11 @@ impl ExecutorActor {
             executor: self.config.executor,
             incarnation: self.config.incarnation,
             scheduler: self.scheduler.ended.clone(),
-            running: self.running.clone(),
         }
     }
 
-    fn register(&self, task: &Arc<Task>) {
-        lock(&self.running).insert(task.task_attempt(), task.clone());
-    }
-
     fn kill_all(&self, reason: &str) {
-        let running: Vec<Arc<Task>> = lock(&self.running).values().cloned().collect();
-        for task in running {
+        for task in self.running.all() {
             task.kill(reason);
         }
     }
@@ -170,8 +180,7 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
                 let gatherer = barrier.map(SyncGatherer::start);
                 for task in tasks {
                     let task = Task::new(&launch, task, executor, gatherer.clone());
-                    self.register(&task);
-                    run_blocking(task, code.clone(), self.reporter());
+                    run_blocking(self.running.list(task), code.clone(), self.reporter());
                 }
             }
             TaskBody::Async(code) => {
@@ -185,11 +194,11 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
                 for (worker, share) in shares {
                     let gatherer = barrier.clone().map(SyncGatherer::new);
                     let (gatherer, pump) = gatherer.unzip();
-                    let tasks: Vec<Arc<Task>> = share
-                        .into_iter()
-                        .map(|task| Task::new(&launch, task, executor, gatherer.clone()))
-                        .collect();
-                    tasks.iter().for_each(|task| self.register(task));
+                    let tasks = share.into_iter().map(|task| {
+                        let task = Task::new(&launch, task, executor, gatherer.clone());
+                        self.running.list(task)
+                    });
+                    let tasks: Vec<_> = tasks.collect();
                     let (code, reporter) = (code.clone(), self.reporter());
                     self.workers[worker].spawn_fn(move || {
                         for task in tasks {
@@ -210,8 +219,7 @@ impl Handler<Tell<KillTask>> for ExecutorActor {
 
     fn handle(&mut self, Tell(kill): Tell<KillTask>, _ctx: &mut Self::Context) {
         for id in &kill.tasks {
-            let task = lock(&self.running).get(id).cloned();
-            if let Some(task) = task {
+            if let Some(task) = self.running.get(*id) {
                 task.kill(&kill.reason);
             }
         }

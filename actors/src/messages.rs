@@ -8,7 +8,7 @@ use phalanx_protocol::{
     PartitionId, PartitionRanges, RequestToSync, StageAttemptId, StageFailure, StageId,
     StageStatus, SubmitStage, SyncReply, TaskReport,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// A plain message that nobody answers: `addr.do_send(Tell(StageCompleted { .. }))`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct Submit {
     pub body: TaskBody,
     /// Where the result goes.
     pub ended: oneshot::Sender<StageEnded>,
+    /// Where all who watch see that and how it ended.
+    pub outcome: watch::Sender<Option<Result<(), StageFailure>>>,
 }
 
 /// How a stage ended: the tasks' values by partition, or why there are none and the error of the

@@ -35,7 +35,37 @@ pub enum TaskBody {
 }
 
 /// The tasks that run on one executor. Shared with the threads that run them.
-pub(crate) type RunningTasks = Arc<Mutex<HashMap<TaskAttemptId, Arc<Task>>>>;
+#[derive(Clone, Default)]
+pub(crate) struct RunningTasks(Arc<Mutex<HashMap<TaskAttemptId, Arc<Task>>>>);
+
+impl RunningTasks {
+    pub(crate) fn get(&self, id: TaskAttemptId) -> Option<Arc<Task>> {
+        lock(&self.0).get(&id).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Task>> {
+        lock(&self.0).values().cloned().collect()
+    }
+
+    /// The task is listed until what is returned is dropped.
+    pub(crate) fn list(&self, task: Arc<Task>) -> Listed {
+        let id = task.task_attempt();
+        lock(&self.0).insert(id, task.clone());
+        Listed { task, running: self.clone() }
+    }
+}
+
+/// A task and its place in the list, which it leaves even if its code is dropped half-way.
+pub(crate) struct Listed {
+    task: Arc<Task>,
+    running: RunningTasks,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        lock(&self.running.0).remove(&self.task.task_attempt());
+    }
+}
 
 /// Tells the scheduler how tasks end.
 #[derive(Clone)]
@@ -43,14 +73,15 @@ pub(crate) struct Reporter {
     pub(crate) executor: ExecutorId,
     pub(crate) incarnation: Incarnation,
     pub(crate) scheduler: Recipient<TaskEnded>,
-    pub(crate) running: RunningTasks,
 }
 
 impl Reporter {
-    fn finish(&self, task: &Arc<Task>, end: Result<TaskOutput, Box<dyn Any + Send>>) {
+    fn finish(&self, task: Listed, end: Result<TaskOutput, Box<dyn Any + Send>>) {
         let (outcome, output) = match end {
             Ok(Ok(value)) => (TaskOutcome::Succeeded, Some(Ok(value))),
-            Ok(Err(error)) => (TaskOutcome::Failed(failure_of(task, &*error)), Some(Err(error))),
+            Ok(Err(error)) => {
+                (TaskOutcome::Failed(failure_of(&task.task, &*error)), Some(Err(error)))
+            }
             Err(panic) => {
                 (TaskOutcome::Failed(TaskFailure::Panicked(text_of_panic(&*panic))), None)
             }
@@ -60,9 +91,10 @@ impl Reporter {
 
     /// The report goes out before the leave: who fails because this task left cannot be taken for
     /// the first cause.
-    fn report(&self, task: &Arc<Task>, outcome: TaskOutcome, output: Option<TaskOutput>) {
+    fn report(&self, listed: Listed, outcome: TaskOutcome, output: Option<TaskOutput>) {
+        let task = listed.task.clone();
         task.call_listeners(&outcome);
-        lock(&self.running).remove(&task.task_attempt());
+        drop(listed);
         let reason = match &outcome {
             TaskOutcome::Succeeded => LeaveReason::Returned,
             TaskOutcome::Failed(failure) => LeaveReason::Failed(failure.clone()),
@@ -107,36 +139,42 @@ fn text_of_panic(panic: &(dyn Any + Send)) -> String {
 
 /// Runs on the thread that polls it.
 pub(crate) async fn run_async(
-    task: Arc<Task>,
+    listed: Listed,
     code: Arc<dyn Fn(Arc<Task>) -> LocalBoxFuture<'static, TaskOutput> + Send + Sync>,
     reporter: Reporter,
 ) {
+    let task = listed.task.clone();
     let span = span_of(&task);
     // The closure itself may panic before it gives a future.
-    let run = async { code(task.clone()).await };
+    let run = async { code(task).await };
     let end = AssertUnwindSafe(run).catch_unwind().instrument(span).await;
-    reporter.finish(&task, end);
+    reporter.finish(listed, end);
 }
 
 /// Runs on a new thread, so that no pool's limit can keep a gang from being complete.
 pub(crate) fn run_blocking(
-    task: Arc<Task>,
+    listed: Listed,
     code: Arc<dyn Fn(Arc<Task>) -> TaskOutput + Send + Sync>,
     reporter: Reporter,
 ) {
-    let name = format!("phalanx-{}-{}", task.attempt().stage, task.partition());
-    let (in_thread, at_end) = (task.clone(), reporter.clone());
+    let attempt = listed.task.attempt();
+    let name = format!("phalanx-{}-{}", attempt.stage, listed.task.partition());
+    // Not moved into the thread: if there is none, the failure is still to be reported.
+    let slot = Arc::new(Mutex::new(Some(listed)));
+    let (in_thread, at_end) = (slot.clone(), reporter.clone());
     let started = std::thread::Builder::new().name(name).spawn(move || {
-        let task = in_thread;
+        let Some(listed) = lock(&in_thread).take() else { return };
         let end = {
-            let _entered = span_of(&task).entered();
-            catch_unwind(AssertUnwindSafe(|| code(task.clone())))
+            let _entered = span_of(&listed.task).entered();
+            catch_unwind(AssertUnwindSafe(|| code(listed.task.clone())))
         };
-        at_end.finish(&task, end);
+        at_end.finish(listed, end);
     });
-    if let Err(error) = started {
+    if let Err(error) = started
+        && let Some(listed) = lock(&slot).take()
+    {
         let failure = TaskFailure::NotStarted(no_thread(&error));
-        reporter.report(&task, TaskOutcome::Failed(failure), None);
+        reporter.report(listed, TaskOutcome::Failed(failure), None);
     }
 }
 

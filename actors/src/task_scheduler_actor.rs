@@ -18,7 +18,7 @@ use phalanx_protocol::{
 };
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Wraps one `TaskScheduler`: takes stages, has executors run their tasks, hands over results.
 pub struct TaskSchedulerActor {
@@ -38,6 +38,7 @@ pub struct TaskSchedulerActor {
 struct StageRun {
     body: TaskBody,
     ended: oneshot::Sender<StageEnded>,
+    outcome: watch::Sender<Option<Result<(), StageFailure>>>,
     /// By partition, of the current attempt.
     values: Vec<Option<Payload>>,
     /// The error of the task that failed last.
@@ -209,6 +210,7 @@ impl TaskSchedulerActor {
 
     fn stage_ended(&mut self, stage: StageId, result: Result<(), StageFailure>) {
         let Some(run) = self.stages.remove(&stage) else { return };
+        run.outcome.send_replace(Some(result.clone()));
         let ended =
             result.map(|()| run.values.into_iter().flatten().collect()).map_err(|failure| {
                 let origin = failure.first_cause().and_then(|cause| cause.origin);
@@ -245,7 +247,7 @@ impl Handler<Submit> for TaskSchedulerActor {
     type Result = ();
 
     fn handle(&mut self, message: Submit, ctx: &mut Self::Context) {
-        let Submit { submit, body, ended } = message;
+        let Submit { submit, body, ended, outcome } = message;
         let refusal = match submit.spec.validate() {
             Err(invalid) => Some(invalid.to_string()),
             Ok(()) if self.stages.contains_key(&submit.stage) => {
@@ -254,13 +256,15 @@ impl Handler<Submit> for TaskSchedulerActor {
             Ok(()) => None,
         };
         if let Some(reason) = refusal {
+            let failure = StageFailure::Refused { reason };
+            outcome.send_replace(Some(Err(failure.clone())));
             // Whoever submitted it may not want to know.
-            let _ = ended.send(Err((StageFailure::Refused { reason }, None)));
+            let _ = ended.send(Err((failure, None)));
             return;
         }
         let values = std::iter::repeat_with(|| None).take(submit.spec.num_tasks as usize);
         let values = values.collect();
-        let run = StageRun { body, ended, values, error: None, barrier: None };
+        let run = StageRun { body, ended, outcome, values, error: None, barrier: None };
         self.stages.insert(submit.stage, run);
         self.handle_event(SchedulerEvent::SubmitStage(submit), None, ctx);
     }

@@ -324,16 +324,14 @@ impl ContextBarrierState {
         let Some(round) = self.end_round(effects) else { return };
         assert_eq!(round.missing, 0, "a release reaches only a full gang");
         let release = Release { method: round.method, messages: round.messages.into() };
+        let (attempt, epoch, method) = (self.attempt, self.epoch, round.method);
+        // Told before it has consequences.
+        let released = RuntimeEvent::RoundReleased { attempt, epoch, method };
+        effects.push(BarrierEffect::Emit(released));
         for to in round.waiting {
-            let (attempt, epoch) = (self.attempt, self.epoch);
             let reply = SyncReply { attempt, epoch, result: Ok(release.clone()) };
             effects.push(BarrierEffect::Reply { to, reply });
         }
-        effects.push(BarrierEffect::Emit(RuntimeEvent::RoundReleased {
-            attempt: self.attempt,
-            epoch: self.epoch,
-            method: round.method,
-        }));
         self.epoch = Epoch(self.epoch.0 + 1);
     }
 
@@ -400,16 +398,14 @@ impl ContextBarrierState {
 
     fn fail_round(&mut self, error: SyncError, effects: &mut Vec<BarrierEffect>) {
         let Some(round) = self.end_round(effects) else { return };
+        let (attempt, epoch) = (self.attempt, self.epoch);
+        // Told before it has consequences.
+        let failed = RuntimeEvent::RoundFailed { attempt, epoch, error: error.clone() };
+        effects.push(BarrierEffect::Emit(failed));
         for to in round.waiting {
-            let (attempt, epoch) = (self.attempt, self.epoch);
             let reply = SyncReply { attempt, epoch, result: Err(error.clone()) };
             effects.push(BarrierEffect::Reply { to, reply });
         }
-        effects.push(BarrierEffect::Emit(RuntimeEvent::RoundFailed {
-            attempt: self.attempt,
-            epoch: self.epoch,
-            error,
-        }));
     }
 
     fn end_round(&mut self, effects: &mut Vec<BarrierEffect>) -> Option<Round> {

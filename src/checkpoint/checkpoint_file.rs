@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 const MAGIC: &[u8; 8] = b"PHXCKPT1";
 const CHECKSUM_LEN: usize = 4;
 const SUFFIX: &str = ".ckpt";
+const CLAIM_SUFFIX: &str = ".run";
 
 pub(super) struct CheckpointFile {
     pub(super) stage: String,
@@ -45,6 +46,26 @@ pub(super) fn list(directory: &Path) -> Result<BTreeMap<Key, PathBuf>, Checkpoin
         }
     }
     Ok(found)
+}
+
+/// A run number that no other submission has or had, in this process or another: one more than any
+/// before, claimed by an empty file of that name.
+pub(super) fn claim_run(directory: &Path) -> Result<u64, CheckpointError> {
+    fs::create_dir_all(directory).map_err(io_error(directory))?;
+    let mut run = 1;
+    for entry in fs::read_dir(directory).map_err(io_error(directory))? {
+        let name = entry.map_err(io_error(directory))?.file_name();
+        let claimed = name.to_str().and_then(|name| name.strip_suffix(CLAIM_SUFFIX)?.parse().ok());
+        run = run.max(claimed.map_or(1, |claimed: u64| claimed + 1));
+    }
+    loop {
+        let path = directory.join(format!("{run:06}{CLAIM_SUFFIX}"));
+        match File::create_new(&path) {
+            Ok(_) => return Ok(run),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => run += 1,
+            Err(source) => return Err(io_error(&path)(source)),
+        }
+    }
 }
 
 /// Temporary file, fsync, rename, fsync of the directory: after a crash there is the whole file or

@@ -181,14 +181,16 @@ fn released(
     let messages = messages.iter().map(|message| Bytes::from_static(message.as_bytes())).collect();
     let mut effects = ended(tokens, at, Ok(Release { method, messages }));
     let (attempt, epoch) = (ATTEMPT, Epoch(at.epoch));
-    effects.push(BarrierEffect::Emit(RuntimeEvent::RoundReleased { attempt, epoch, method }));
+    let event = RuntimeEvent::RoundReleased { attempt, epoch, method };
+    // After the two timers are cancelled, before anyone is answered.
+    effects.insert(2, BarrierEffect::Emit(event));
     effects
 }
 
 fn failed(tokens: &[u64], at: At, error: SyncError) -> Vec<BarrierEffect> {
     let mut effects = ended(tokens, at, Err(error.clone()));
     let (attempt, epoch) = (ATTEMPT, Epoch(at.epoch));
-    effects.push(BarrierEffect::Emit(RuntimeEvent::RoundFailed { attempt, epoch, error }));
+    effects.insert(2, BarrierEffect::Emit(RuntimeEvent::RoundFailed { attempt, epoch, error }));
     effects
 }
 

@@ -7,6 +7,7 @@ use crate::{
     StageAttemptId, StageId, TaskAttemptId,
 };
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What a stage is at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -68,6 +69,49 @@ pub enum StagePhase {
     BackingOff,
     /// It has its result; killed tasks may still be ending.
     Ended,
+}
+
+impl StagePhase {
+    /// One word: `deferred`, `queued`, `running`, `stopping`, `backing_off` or `ended`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            StagePhase::Deferred { .. } => "deferred",
+            StagePhase::Queued { .. } => "queued",
+            StagePhase::Running { .. } => "running",
+            StagePhase::Stopping { .. } => "stopping",
+            StagePhase::BackingOff => "backing_off",
+            StagePhase::Ended => "ended",
+        }
+    }
+}
+
+impl fmt::Display for StagePhase {
+    /// One line for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StagePhase::Deferred { required, available, checks_left } => write!(
+                f,
+                "deferred: needs {required} slots, all executors together have {available}; \
+                 {checks_left} more checks may fail"
+            ),
+            StagePhase::Queued { required, free, ahead, reserves } => {
+                let keeps = if *reserves { "; slots that come free are kept for it" } else { "" };
+                write!(
+                    f,
+                    "queued: needs {required} slots, {free} are free, {ahead} stages are before \
+                     it{keeps}"
+                )
+            }
+            StagePhase::Running { succeeded } => {
+                write!(f, "running: {succeeded} tasks have succeeded")
+            }
+            StagePhase::Stopping { waiting_for } => {
+                write!(f, "stopping: waits for the killed tasks of partition {waiting_for}")
+            }
+            StagePhase::BackingOff => f.write_str("backing off before the next attempt"),
+            StagePhase::Ended => f.write_str("ended"),
+        }
+    }
 }
 
 /// A task that has not ended.
