@@ -16,13 +16,13 @@ use thiserror::Error;
 /// A task of a gang, in async code. Has all of [`TaskContext`], and the calls by which the gang
 /// meets.
 ///
-/// Every task of the gang must make the same calls in the same order. A call ends when all have made
-/// it; when that can no longer happen (a task returned, failed, was killed, made another call, or
-/// did not come within the sync timeout) it fails at once and says who and why.
+/// Every task of the gang must make the same calls in the same order. A call ends when all have
+/// made it; when that can no longer happen (a task returned, failed, was killed, made another call,
+/// or did not come within the sync timeout) it fails at once and says who and why.
 ///
-/// A call that is dropped half-way withdraws: the gang is not released without this task. Making the
-/// same call again goes on where it was. Clones act as the same task: calls made at the same time
-/// from several threads are one arrival.
+/// A call that is dropped half-way withdraws: the gang is not released without this task. Making
+/// the same call again goes on where it was. Clones act as the same task: calls made at the same
+/// time from several threads are one arrival.
 #[derive(Clone)]
 pub struct BarrierTaskContext {
     task: TaskContext,
@@ -161,8 +161,8 @@ impl BarrierTaskContext {
         }
     }
 
-    /// Folds the numbers or vectors of all tasks, element by element, in partition order: every task
-    /// gets the same result, to the last bit, in every run.
+    /// Folds the numbers or vectors of all tasks, element by element, in partition order: every
+    /// task gets the same result, to the last bit, in every run.
     ///
     /// # Errors
     /// If the tasks cannot all come, their vectors differ in length, or an integer sum overflows.

@@ -64,6 +64,8 @@ pub struct ShutdownError {
 /// A task that did not end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftBehind {
+    /// Its stage's name.
+    pub stage_name: Arc<str>,
     /// Its stage and attempt.
     pub attempt: StageAttemptId,
     /// Its partition.
@@ -79,10 +81,10 @@ impl fmt::Display for ShutdownError {
         let grace = humantime::format_duration(self.grace);
         write!(f, "tasks ignored their kill for {grace} and were left behind")?;
         let mut separator = ':';
-        for LeftBehind { attempt, partition, task_attempt, executor } in &self.tasks {
+        for LeftBehind { stage_name, attempt, partition, task_attempt, executor } in &self.tasks {
             write!(
                 f,
-                "{separator} partition {partition} of {attempt} \
+                "{separator} partition {partition} of {attempt} '{stage_name}' \
                  (task {task_attempt} on executor {executor})"
             )?;
             separator = ',';
@@ -218,6 +220,7 @@ impl Runtime {
     pub async fn shutdown(&self, grace: Duration) -> Result<(), ShutdownError> {
         let left = self.inner.system.shutdown(grace).await;
         let tasks = left.iter().map(|task| LeftBehind {
+            stage_name: task.stage_name().clone(),
             attempt: task.attempt(),
             partition: task.partition(),
             task_attempt: task.task_attempt(),

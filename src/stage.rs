@@ -89,9 +89,9 @@ impl Stage<Tasks> {
         Stage { partitions: Tasks(count), options: Options::default() }
     }
 
-    /// Hands the stage in. Each task runs `code` on a thread that it shares with others, so the code
-    /// must not block; its future need not be `Send`, and tokio's timers and I/O work in it. A kill
-    /// ends the waits of the context at once; other awaits go on unless they are wrapped in
+    /// Hands the stage in. Each task runs `code` on a thread that it shares with others, so the
+    /// code must not block; its future need not be `Send`, and tokio's timers and I/O work in it. A
+    /// kill ends the waits of the context at once; other awaits go on unless they are wrapped in
     /// [`until_killed`](TaskContext::until_killed).
     pub fn run<T, F>(self, runtime: &Runtime, code: F) -> StageHandle<T>
     where
@@ -237,9 +237,9 @@ impl<P> Stage<P> {
         self
     }
 
-    /// Has the first attempt's `restore()` give the newest checkpoint that an earlier run of a stage
-    /// of this name left in the directory, for example before the process was ended. Without it a
-    /// stage sees only its own.
+    /// Has the first attempt's `restore()` give the newest checkpoint that an earlier run of a
+    /// stage of this name left in the directory, for example before the process was ended. Without
+    /// it a stage sees only its own.
     pub fn resume(mut self) -> Self {
         self.options.resume = true;
         self

@@ -168,8 +168,8 @@ impl TaskContext {
         self.task.kill_reason().map(str::to_owned)
     }
 
-    /// Has `listener` called once when the task's code has ended, with how it ended. In the order in
-    /// which they were added; a panic in one is logged and changes nothing.
+    /// Has `listener` called once when the task's code has ended, with how it ended. In the order
+    /// in which they were added; a panic in one is logged and changes nothing.
     pub fn on_completion(&self, listener: impl FnOnce(&TaskOutcome) + Send + 'static) {
         self.task.on_completion(listener);
     }

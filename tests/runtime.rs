@@ -118,7 +118,7 @@ fn shutdown_is_bounded_and_names_the_task_that_does_not_end() {
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     let text = error.to_string();
     let expected = "tasks ignored their kill for 50ms and were left behind: \
-                    partition 0 of Stage 0 (Attempt 0) (task 0 on executor 0)";
+                    partition 0 of Stage 0 (Attempt 0) 'stuck' (task 0 on executor 0)";
     assert_eq!(text, expected);
     let failure = handle.wait().unwrap_err();
     assert_eq!(*failure.failure(), StageFailure::Shutdown);

@@ -143,9 +143,9 @@ impl ActorSystem {
     }
 
     /// Ends all stages and tasks, and then the threads. Returns the tasks that had not ended within
-    /// `grace`. Their threads are left behind; every call that they make to the runtime fails. Takes
-    /// at most `grace` and about a second; of several calls the shortest grace counts, and all
-    /// return the same.
+    /// `grace`. Their threads are left behind; every call that they make to the runtime fails.
+    /// Takes at most `grace` and about a second; of several calls the shortest grace counts, and
+    /// all return the same.
     pub async fn shutdown(&self, grace: Duration) -> Vec<Arc<Task>> {
         self.begin_shutdown(Some(grace));
         let mut ended = self.ended.clone();

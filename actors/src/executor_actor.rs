@@ -172,14 +172,14 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
     type Result = ();
 
     fn handle(&mut self, message: LaunchOnExecutor, _ctx: &mut Self::Context) {
-        let LaunchOnExecutor { mut launch, body, barrier } = message;
+        let LaunchOnExecutor { mut launch, name, body, barrier } = message;
         let tasks = std::mem::take(&mut launch.tasks);
         let executor = self.config.executor;
         match body {
             TaskBody::Blocking(code) => {
                 let gatherer = barrier.map(SyncGatherer::start);
                 for task in tasks {
-                    let task = Task::new(&launch, task, executor, gatherer.clone());
+                    let task = Task::new(&launch, &name, task, executor, gatherer.clone());
                     run_blocking(self.running.list(task), code.clone(), self.reporter());
                 }
             }
@@ -195,7 +195,7 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
                     let gatherer = barrier.clone().map(SyncGatherer::new);
                     let (gatherer, pump) = gatherer.unzip();
                     let tasks = share.into_iter().map(|task| {
-                        let task = Task::new(&launch, task, executor, gatherer.clone());
+                        let task = Task::new(&launch, &name, task, executor, gatherer.clone());
                         self.running.list(task)
                     });
                     let tasks: Vec<_> = tasks.collect();

@@ -8,6 +8,7 @@ use phalanx_protocol::{
     PartitionId, PartitionRanges, RequestToSync, StageAttemptId, StageFailure, StageId,
     StageStatus, SubmitStage, SyncReply, TaskReport,
 };
+use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 
 /// A plain message that nobody answers: `addr.do_send(Tell(StageCompleted { .. }))`.
@@ -153,6 +154,8 @@ impl ExecutorLink {
 pub struct LaunchOnExecutor {
     /// What to run.
     pub launch: LaunchTasks,
+    /// The stage's name.
+    pub name: Arc<str>,
     /// The code.
     pub body: TaskBody,
     /// The gang's barrier; `None` for plain stages.

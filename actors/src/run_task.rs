@@ -187,6 +187,7 @@ fn span_of(task: &Task) -> tracing::Span {
     tracing::info_span!(
         "task",
         stage = attempt.stage.0,
+        name = &**task.stage_name(),
         attempt = attempt.attempt,
         partition = task.partition().0,
         task_attempt = task.task_attempt().0,

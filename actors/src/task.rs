@@ -20,6 +20,7 @@ use tracing::{error, info, trace};
 pub struct Task {
     attempt: StageAttemptId,
     num_tasks: u32,
+    name: Arc<str>,
     executor: ExecutorId,
     launch: LaunchTask,
     task_infos: Arc<[TaskInfo]>,
@@ -58,6 +59,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Task {
     pub(crate) fn new(
         launch: &LaunchTasks,
+        name: &Arc<str>,
         task: LaunchTask,
         executor: ExecutorId,
         gatherer: Option<Arc<SyncGatherer>>,
@@ -68,6 +70,7 @@ impl Task {
         Arc::new(Task {
             attempt,
             num_tasks,
+            name: name.clone(),
             executor,
             launch: task,
             task_infos: task_infos.clone(),
@@ -81,6 +84,11 @@ impl Task {
     /// The stage attempt it belongs to.
     pub fn attempt(&self) -> StageAttemptId {
         self.attempt
+    }
+
+    /// The stage's name.
+    pub fn stage_name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// World size.

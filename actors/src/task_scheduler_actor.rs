@@ -17,6 +17,7 @@ use phalanx_protocol::{
     TaskScheduler, TimerKey,
 };
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -36,6 +37,7 @@ pub struct TaskSchedulerActor {
 
 /// What the machine does not need to know of a stage.
 struct StageRun {
+    name: Arc<str>,
     body: TaskBody,
     ended: oneshot::Sender<StageEnded>,
     outcome: watch::Sender<Option<Result<(), StageFailure>>>,
@@ -188,8 +190,9 @@ impl TaskSchedulerActor {
             return Some(SchedulerEvent::ExecutorLost { executor, incarnation, reason });
         }
         let run = self.stages.get(&launch.attempt.stage)?;
-        let (body, barrier) = (run.body.clone(), run.barrier.clone());
-        link.launch.do_send(LaunchOnExecutor { launch, body, barrier });
+        let (name, body) = (run.name.clone(), run.body.clone());
+        let barrier = run.barrier.clone();
+        link.launch.do_send(LaunchOnExecutor { launch, name, body, barrier });
         None
     }
 
@@ -264,7 +267,8 @@ impl Handler<Submit> for TaskSchedulerActor {
         }
         let values = std::iter::repeat_with(|| None).take(submit.spec.num_tasks as usize);
         let values = values.collect();
-        let run = StageRun { body, ended, outcome, values, error: None, barrier: None };
+        let name = submit.spec.name.as_str().into();
+        let run = StageRun { name, body, ended, outcome, values, error: None, barrier: None };
         self.stages.insert(submit.stage, run);
         self.handle_event(SchedulerEvent::SubmitStage(submit), None, ctx);
     }

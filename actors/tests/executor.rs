@@ -100,7 +100,7 @@ impl Fixture {
         });
         let tasks = tasks.collect();
         let launch = LaunchTasks { attempt: ATTEMPT, num_tasks, tasks, task_infos: Arc::new([]) };
-        self.executor.do_send(LaunchOnExecutor { launch, body, barrier });
+        self.executor.do_send(LaunchOnExecutor { launch, name: "unit".into(), body, barrier });
     }
 
     /// The next report: whose, and how it ended.

@@ -1,10 +1,13 @@
 //! The rounds of one stage attempt: who has arrived, who is missing, who waits.
 
+mod barrier_event;
+
 use crate::{
-    Arrival, CloseReason, Epoch, LeaveReason, OpenBarrier, PartitionId, PartitionRanges, Release,
-    ReplyToken, RequestToSync, RuntimeEvent, StageAttemptId, StillWaiting, SyncError, SyncMethod,
-    SyncReply, SyncTimer, SyncTimerKind, TaskAttemptId, TaskLeft, WithdrawSync,
+    Arrival, Epoch, LeaveReason, OpenBarrier, PartitionId, PartitionRanges, Release, ReplyToken,
+    RequestToSync, RuntimeEvent, StageAttemptId, StillWaiting, SyncError, SyncMethod, SyncReply,
+    SyncTimer, SyncTimerKind, TaskAttemptId, TaskLeft, WithdrawSync,
 };
+pub use barrier_event::{BarrierEffect, BarrierEvent};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -54,59 +57,6 @@ struct Round {
     messages: Vec<Bytes>,
     /// Requests to answer, in order of arrival.
     waiting: Vec<ReplyToken>,
-}
-
-/// What can happen to a stage attempt's syncs.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum BarrierEvent {
-    /// Tasks arrive.
-    RequestToSync {
-        /// The message.
-        request: RequestToSync,
-        /// Whom to answer; another for every request.
-        reply_to: ReplyToken,
-    },
-    /// A task gave up waiting.
-    WithdrawSync(WithdrawSync),
-    /// A task will never arrive again.
-    TaskLeft(TaskLeft),
-    /// The attempt has ended.
-    Close(CloseReason),
-    /// A timer fired, perhaps late.
-    TimerFired(SyncTimer),
-}
-
-/// What the shell has to do.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum BarrierEffect {
-    /// Answer a request; exactly once for each.
-    Reply {
-        /// Whom.
-        to: ReplyToken,
-        /// With what.
-        reply: SyncReply,
-    },
-    /// Tell a request that still waits who is missing.
-    NotifyWaiting {
-        /// Whom.
-        to: ReplyToken,
-        /// What to say.
-        note: StillWaiting,
-    },
-    /// Start a timer.
-    SetTimer {
-        /// Its name.
-        key: SyncTimer,
-        /// When it fires.
-        after: Duration,
-    },
-    /// Stop a timer; harmless if it has fired.
-    CancelTimer {
-        /// Its name.
-        key: SyncTimer,
-    },
-    /// Tell those who watch.
-    Emit(RuntimeEvent),
 }
 
 impl ContextBarrierState {
@@ -255,15 +205,16 @@ impl ContextBarrierState {
     fn check_repeats(&self, request: &RequestToSync) -> Result<(), SyncError> {
         let (attempt, epoch, called) = (self.attempt, self.epoch, request.method);
         let round = self.round.as_ref();
-        // A barrier has no messages; only its call can differ.
-        let mut messages: Vec<Option<&Bytes>> = match (called, round) {
-            (SyncMethod::Barrier, _) => Vec::new(),
-            (_, Some(round)) if round.method == called => {
+        let known = match round.filter(|round| round.method == called) {
+            Some(round) => {
                 let all = round.messages.iter().zip(&round.arrived);
                 all.map(|(message, arrived)| arrived.then_some(message)).collect()
             }
-            _ => vec![None; self.task_attempts.len()],
+            // Within one request a task may come twice as well. A barrier has no messages.
+            None if called != SyncMethod::Barrier => vec![None; self.task_attempts.len()],
+            None => Vec::new(),
         };
+        let mut messages: Vec<Option<&Bytes>> = known;
         for Arrival { partition, message, .. } in &request.arrivals {
             let (partition, index) = (*partition, partition.0 as usize);
             if let Some(Round { method: waiting, .. }) =

@@ -17,7 +17,7 @@
 //!
 //! | machine | question it answers | file |
 //! |---|---|---|
-//! | [`TaskScheduler`] | which tasks run where, and what happens when one fails? | `task_scheduler/` |
+//! | [`TaskScheduler`] | which tasks run where, and what if one fails? | `task_scheduler/` |
 //! | [`BarrierCoordinator`] | which stage attempts may synchronise? | `barrier_coordinator.rs` |
 //! | [`ContextBarrierState`] | is the gang of one attempt complete? | `context_barrier_state.rs` |
 //! | [`TaskSync`] | where is one task in its sequence of syncs? | `task_sync.rs` |

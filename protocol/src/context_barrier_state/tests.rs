@@ -1,4 +1,5 @@
 use super::*;
+use crate::CloseReason;
 use crate::{StageId, TaskFailure};
 use SyncMethod::{AllGather, AllReduce, Barrier, Broadcast};
 use SyncTimerKind::{ProgressLog, Timeout};
