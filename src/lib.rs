@@ -60,3 +60,8 @@ pub use task_context::{Progress, TaskContext};
 
 /// What a task's code returns: a value, or any error.
 pub type TaskResult<T> = Result<T, BoxError>;
+
+/// The README's program runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
