@@ -6,7 +6,7 @@ use crate::task_context::{StageProgress, StageShared};
 use crate::{
     BarrierTaskContext, Config, OnFailure, Runtime, StageFailure, TaskContext, TaskResult, blocking,
 };
-use phalanx_actors::{Payload, Submit, Task, TaskBody};
+use phalanx_actors::{Payload, StageEnded, Submit, Task, TaskBody};
 use phalanx_protocol::{
     InvalidAmount, InvalidStage, StageKind, StageSpec, SubmitStage, TaskResources,
 };
@@ -299,10 +299,10 @@ fn submit<T: 'static>(
     let name = options.name.as_str().into();
     let control =
         StageControl { id, name, progress: progress.clone(), scheduler, outcome: watched };
+    let max_message_size = config.sync_max_message_size;
+    let body = body(Arc::new(StageShared { max_message_size, progress, checkpoints }));
     match spec(options, num_tasks, config) {
         Ok(spec) => {
-            let max_message_size = config.sync_max_message_size;
-            let body = body(Arc::new(StageShared { max_message_size, progress, checkpoints }));
             let submit = SubmitStage { stage: id, spec };
             runtime.scheduler().do_send(Submit { submit, body, ended, outcome });
         }
@@ -310,7 +310,7 @@ fn submit<T: 'static>(
             let failure = StageFailure::Refused { reason };
             outcome.send_replace(Some(Err(failure.clone())));
             // The receiver is in this function.
-            drop(ended.send(Err((failure, None))));
+            drop(ended.send(StageEnded { result: Err((failure, None)), body }));
         }
     }
     StageHandle::new(control, end)

@@ -85,7 +85,7 @@ impl<T: 'static> Future for StageHandle<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // No answer: the runtime is gone.
         let ended = ready!(Pin::new(&mut self.ended).poll(cx))
-            .unwrap_or(Err((StageFailure::Shutdown, None)));
+            .map_or_else(|_| Err((StageFailure::Shutdown, None)), |ended| ended.result);
         Poll::Ready(ended.map(|values| values.into_iter().map(value_of).collect()).map_err(
             |(failure, source)| StageError {
                 stage: self.control.id,

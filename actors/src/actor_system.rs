@@ -217,6 +217,10 @@ fn run_control_thread(
     if is_started && let Err(error) = runner.run() {
         error!("the control thread ended with an error: {error}");
     }
+    // Users' values may still be on their way out: they are not waited for.
+    if let Some(runtime) = Arc::into_inner(runtime) {
+        runtime.shutdown_background();
+    }
 }
 
 fn start_actors(

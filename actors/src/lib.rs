@@ -25,6 +25,7 @@ mod event_bus;
 mod executor_actor;
 mod messages;
 mod run_task;
+mod stage_run;
 mod sync_gatherer;
 mod task;
 mod task_scheduler_actor;

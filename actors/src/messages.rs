@@ -67,9 +67,14 @@ pub struct Submit {
     pub outcome: watch::Sender<Option<Result<(), StageFailure>>>,
 }
 
-/// How a stage ended: the tasks' values by partition, or why there are none and the error of the
-/// task that failed first.
-pub type StageEnded = Result<Vec<Payload>, (StageFailure, Option<BoxError>)>;
+/// How a stage ended.
+pub struct StageEnded {
+    /// The tasks' values by partition, or why there are none and the error of the task that failed
+    /// first.
+    pub result: Result<Vec<Payload>, (StageFailure, Option<BoxError>)>,
+    /// The code, given back to be dropped by who submitted it: what it captured may take its time.
+    pub body: TaskBody,
+}
 
 /// Client to scheduler: end this stage. Ignored if it has its result.
 #[derive(Clone, Debug, Message)]

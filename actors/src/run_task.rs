@@ -77,16 +77,18 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     fn finish(&self, task: Listed, end: Result<TaskOutput, Box<dyn Any + Send>>) {
-        let (outcome, output) = match end {
-            Ok(Ok(value)) => (TaskOutcome::Succeeded, Some(Ok(value))),
+        match end {
+            Ok(Ok(value)) => self.report(task, TaskOutcome::Succeeded, Some(Ok(value))),
             Ok(Err(error)) => {
-                (TaskOutcome::Failed(failure_of(&task.task, &*error)), Some(Err(error)))
+                let outcome = TaskOutcome::Failed(failure_of(&task.task, &*error));
+                self.report(task, outcome, Some(Err(error)));
             }
+            // Whatever was thrown is dropped after the report: even that may panic.
             Err(panic) => {
-                (TaskOutcome::Failed(TaskFailure::Panicked(text_of_panic(&*panic))), None)
+                let failure = TaskFailure::Panicked(text_of_panic(&*panic));
+                self.report(task, TaskOutcome::Failed(failure), None);
             }
-        };
-        self.report(task, outcome, output);
+        }
     }
 
     /// The report goes out before the leave: who fails because this task left cannot be taken for
@@ -116,7 +118,11 @@ impl Reporter {
 fn failure_of(task: &Task, error: &(dyn Error + 'static)) -> TaskFailure {
     match task.kill_reason() {
         Some(reason) => TaskFailure::Killed(reason.to_owned()),
-        None => TaskFailure::Error(text_with_sources(error)),
+        // The text is the user's code as well.
+        None => match catch_unwind(AssertUnwindSafe(|| text_with_sources(error))) {
+            Ok(text) => TaskFailure::Error(text),
+            Err(panic) => TaskFailure::Panicked(text_of_panic(&*panic)),
+        },
     }
 }
 

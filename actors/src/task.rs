@@ -173,7 +173,9 @@ impl Task {
 
     pub(crate) fn call_listeners(&self, outcome: &TaskOutcome) {
         for listener in std::mem::take(&mut *lock(&self.listeners)) {
-            if catch_unwind(AssertUnwindSafe(|| listener(outcome))).is_err() {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| listener(outcome))) {
+                // Dropping it might panic again.
+                std::mem::forget(panic);
                 error!(attempt = %self.attempt, partition = %self.partition(),
                     "a completion listener panicked");
             }

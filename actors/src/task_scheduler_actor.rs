@@ -3,23 +3,21 @@
 use crate::barrier_coordinator_actor::{Cradle, OpenBarrierIn};
 use crate::executor_actor::first_worker;
 
-use crate::run_task::{BoxError, Payload, TaskBody, TaskOutput};
+use crate::run_task::{TaskBody, TaskOutput};
+use crate::stage_run::{StageRun, drop_elsewhere};
 use crate::{
-    BarrierCoordinatorActor, BarrierLost, CancelStage, ContextBarrierStateActor, EventBus,
-    ExecutorLink, ExecutorLost, GetStageStatus, GetStatus, JoinExecutor, KillPartition,
-    LaunchOnExecutor, RemoveExecutor, RetireExecutor, RuntimeStatus, Shutdown, StageEnded, Submit,
-    TaskEnded, Tell, TimerFired, TimerRequest,
+    BarrierCoordinatorActor, BarrierLost, CancelStage, EventBus, ExecutorLink, ExecutorLost,
+    GetStageStatus, GetStatus, JoinExecutor, KillPartition, LaunchOnExecutor, RemoveExecutor,
+    RetireExecutor, RuntimeStatus, Shutdown, Submit, TaskEnded, Tell, TimerFired, TimerRequest,
 };
 use actix::prelude::*;
 use phalanx_protocol::{
-    ExecutorId, Incarnation, LaunchTasks, OpenBarrier, PartitionId, SchedulerConfig,
-    SchedulerEffect, SchedulerEvent, StageFailure, StageId, StageStatus, TaskAttemptId,
-    TaskScheduler, TimerKey,
+    ExecutorId, Incarnation, LaunchTasks, OpenBarrier, SchedulerConfig, SchedulerEffect,
+    SchedulerEvent, StageFailure, StageId, StageStatus, TaskScheduler, TimerKey,
 };
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 /// Wraps one `TaskScheduler`: takes stages, has executors run their tasks, hands over results.
 pub struct TaskSchedulerActor {
@@ -33,20 +31,6 @@ pub struct TaskSchedulerActor {
     events: EventBus,
     /// Who waits for the end of the shutdown.
     drained: Vec<oneshot::Sender<()>>,
-}
-
-/// What the machine does not need to know of a stage.
-struct StageRun {
-    name: Arc<str>,
-    body: TaskBody,
-    ended: oneshot::Sender<StageEnded>,
-    outcome: watch::Sender<Option<Result<(), StageFailure>>>,
-    /// By partition, of the current attempt.
-    values: Vec<Option<Payload>>,
-    /// The error of the task that failed last.
-    error: Option<(TaskAttemptId, BoxError)>,
-    /// The barrier of the current attempt.
-    barrier: Option<Addr<ContextBarrierStateActor>>,
 }
 
 impl TaskSchedulerActor {
@@ -86,6 +70,9 @@ impl TaskSchedulerActor {
                 self.run(effect, home.as_ref(), &mut output, &mut events, ctx);
             }
         }
+        if let Some(unwanted) = output {
+            drop_elsewhere([unwanted.unwrap_or_else(|error| Box::new(error))]);
+        }
     }
 
     fn run(
@@ -115,14 +102,20 @@ impl TaskSchedulerActor {
                 }
             }
             SchedulerEffect::KeepPayload { stage, partition, task_attempt } => {
-                self.keep(stage, partition, task_attempt, output.take());
+                if let (Some(run), Some(output)) = (self.stages.get_mut(&stage), output.take()) {
+                    run.keep(partition, task_attempt, output);
+                }
             }
             SchedulerEffect::DiscardPayloads(stage) => {
                 if let Some(run) = self.stages.get_mut(&stage) {
-                    run.values.iter_mut().for_each(|value| *value = None);
+                    run.discard_values();
                 }
             }
-            SchedulerEffect::StageEnded { stage, result } => self.stage_ended(stage, result),
+            SchedulerEffect::StageEnded { stage, result } => {
+                if let Some(run) = self.stages.remove(&stage) {
+                    run.end(result);
+                }
+            }
             SchedulerEffect::RetireExecutor { executor, incarnation } => {
                 self.retire(executor, Some(incarnation), true);
             }
@@ -196,36 +189,6 @@ impl TaskSchedulerActor {
         None
     }
 
-    fn keep(
-        &mut self,
-        stage: StageId,
-        partition: PartitionId,
-        task_attempt: TaskAttemptId,
-        output: Option<TaskOutput>,
-    ) {
-        let Some(run) = self.stages.get_mut(&stage) else { return };
-        match output {
-            Some(Ok(value)) => run.values[partition.0 as usize] = Some(value),
-            Some(Err(error)) => run.error = Some((task_attempt, error)),
-            None => {}
-        }
-    }
-
-    fn stage_ended(&mut self, stage: StageId, result: Result<(), StageFailure>) {
-        let Some(run) = self.stages.remove(&stage) else { return };
-        run.outcome.send_replace(Some(result.clone()));
-        let ended =
-            result.map(|()| run.values.into_iter().flatten().collect()).map_err(|failure| {
-                let origin = failure.first_cause().and_then(|cause| cause.origin);
-                let own = run.error.filter(|(task_attempt, _)| {
-                    origin.is_some_and(|origin| origin.task_attempt == *task_attempt)
-                });
-                (failure, own.map(|(_, error)| error))
-            });
-        // Whoever submitted it may not want to know.
-        let _ = run.ended.send(ended);
-    }
-
     fn retire(
         &mut self,
         executor: ExecutorId,
@@ -258,17 +221,12 @@ impl Handler<Submit> for TaskSchedulerActor {
             }
             Ok(()) => None,
         };
+        let (name, num_tasks) = (submit.spec.name.as_str().into(), submit.spec.num_tasks);
+        let run = StageRun::new(name, num_tasks, body, ended, outcome);
         if let Some(reason) = refusal {
-            let failure = StageFailure::Refused { reason };
-            outcome.send_replace(Some(Err(failure.clone())));
-            // Whoever submitted it may not want to know.
-            let _ = ended.send(Err((failure, None)));
+            run.end(Err(StageFailure::Refused { reason }));
             return;
         }
-        let values = std::iter::repeat_with(|| None).take(submit.spec.num_tasks as usize);
-        let values = values.collect();
-        let name = submit.spec.name.as_str().into();
-        let run = StageRun { name, body, ended, outcome, values, error: None, barrier: None };
         self.stages.insert(submit.stage, run);
         self.handle_event(SchedulerEvent::SubmitStage(submit), None, ctx);
     }

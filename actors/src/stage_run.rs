@@ -1,0 +1,105 @@
+//! What the scheduler's actor keeps of a stage that its machine does not need to know: code,
+//! values, errors, and whom to tell.
+
+use crate::run_task::{BoxError, Payload, TaskBody, TaskOutput};
+use crate::{ContextBarrierStateActor, StageEnded};
+use actix::Addr;
+use phalanx_protocol::{PartitionId, StageFailure, TaskAttemptId};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use tokio::sync::{oneshot, watch};
+
+/// A stage that has not ended.
+pub(crate) struct StageRun {
+    pub(crate) name: Arc<str>,
+    pub(crate) body: TaskBody,
+    /// The barrier of the current attempt.
+    pub(crate) barrier: Option<Addr<ContextBarrierStateActor>>,
+    ended: oneshot::Sender<StageEnded>,
+    outcome: watch::Sender<Option<Result<(), StageFailure>>>,
+    /// By partition, of the current attempt.
+    values: Vec<Option<Payload>>,
+    /// The error of the task that failed last.
+    error: Option<(TaskAttemptId, BoxError)>,
+}
+
+impl StageRun {
+    pub(crate) fn new(
+        name: Arc<str>,
+        num_tasks: u32,
+        body: TaskBody,
+        ended: oneshot::Sender<StageEnded>,
+        outcome: watch::Sender<Option<Result<(), StageFailure>>>,
+    ) -> Self {
+        let values = no_values(num_tasks as usize);
+        StageRun { name, body, barrier: None, ended, outcome, values, error: None }
+    }
+
+    /// Keeps what an accepted report brought.
+    pub(crate) fn keep(
+        &mut self,
+        partition: PartitionId,
+        task_attempt: TaskAttemptId,
+        output: TaskOutput,
+    ) {
+        match output {
+            Ok(value) => self.values[partition.0 as usize] = Some(value),
+            Err(error) => {
+                let former = self.error.replace((task_attempt, error));
+                drop_elsewhere(former.map(|(_, error)| Box::new(error) as Payload));
+            }
+        }
+    }
+
+    /// The attempt failed.
+    pub(crate) fn discard_values(&mut self) {
+        let none = no_values(self.values.len());
+        drop_elsewhere(std::mem::replace(&mut self.values, none).into_iter().flatten());
+    }
+
+    /// Tells all who wait.
+    pub(crate) fn end(self, result: Result<(), StageFailure>) {
+        let StageRun { body, ended, outcome, values, error, .. } = self;
+        outcome.send_replace(Some(result.clone()));
+        let result = match result {
+            Ok(()) => Ok(values.into_iter().flatten().collect()),
+            Err(failure) => {
+                let first = failure.first_cause().and_then(|cause| cause.origin);
+                let first = first.map(|origin| origin.task_attempt);
+                let (own, other) = match error {
+                    Some((of, error)) if Some(of) == first => (Some(error), None),
+                    other => (None, other),
+                };
+                let other = other.map(|(_, error)| Box::new(error) as Payload);
+                drop_elsewhere(values.into_iter().flatten().chain(other));
+                Err((failure, own))
+            }
+        };
+        if let Err(StageEnded { result, body }) = ended.send(StageEnded { result, body }) {
+            let values = result.unwrap_or_else(|(_, error)| {
+                error.into_iter().map(|error| Box::new(error) as Payload).collect()
+            });
+            drop_elsewhere(values.into_iter().chain([Box::new(body) as Payload]));
+        }
+    }
+}
+
+fn no_values(count: usize) -> Vec<Option<Payload>> {
+    std::iter::repeat_with(|| None).take(count).collect()
+}
+
+/// Drops users' values where their `Drop` may take its time, and each alone, so that it may panic.
+pub(crate) fn drop_elsewhere(values: impl IntoIterator<Item = Payload>) {
+    let values: Vec<Payload> = values.into_iter().collect();
+    if values.is_empty() {
+        return;
+    }
+    tokio::task::spawn_blocking(move || {
+        for value in values {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+                // Dropping it might panic again.
+                std::mem::forget(panic);
+            }
+        }
+    });
+}

@@ -1,0 +1,146 @@
+//! Users' values that misbehave: the runtime goes on.
+
+use phalanx::{Config, Runtime, Stage, TaskFailure};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+fn runtime() -> Runtime {
+    let config = Config { slots: 2, stage_retry_delay: Duration::ZERO, ..Config::default() };
+    Runtime::start(config).unwrap()
+}
+
+#[track_caller]
+fn goes_on(runtime: &Runtime) {
+    let stage = Stage::tasks(2).run(runtime, async |ctx| Ok(ctx.barrier().await?));
+    assert_eq!(stage.wait().unwrap().len(), 2);
+    runtime.shutdown_blocking(Duration::from_secs(5)).unwrap();
+}
+
+/// Panics when it is dropped, and counts that.
+#[derive(Clone)]
+struct Bomb(Arc<AtomicU32>);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        // Without the hook: the output of the tests stays readable.
+        std::panic::resume_unwind(Box::new("dropped"));
+    }
+}
+
+#[test]
+fn values_of_a_failed_attempt_may_panic_when_they_are_dropped() {
+    let runtime = runtime();
+    let dropped = Arc::new(AtomicU32::new(0));
+    let count = dropped.clone();
+    let stage = Stage::tasks(2).run(&runtime, async move |ctx| {
+        if ctx.stage_attempt_number() == 0 && ctx.rank() == 1 {
+            return Err("after the other has returned".into());
+        }
+        let bomb = (ctx.stage_attempt_number() == 0).then(|| Bomb(count.clone()));
+        Ok(bomb.map(Box::new))
+    });
+    assert!(stage.wait().unwrap().iter().all(Option::is_none));
+    goes_on(&runtime);
+    assert_eq!(dropped.load(Ordering::SeqCst), 1, "it went off");
+}
+
+#[test]
+fn a_result_that_nobody_wants_may_panic_when_it_is_dropped() {
+    let runtime = runtime();
+    let dropped = Arc::new(AtomicU32::new(0));
+    let count = dropped.clone();
+    let stage = Stage::tasks(2).run(&runtime, async move |_| Ok(Bomb(count.clone())));
+    let control = stage.control();
+    drop(stage);
+    pollster::block_on(control.ended()).unwrap();
+    goes_on(&runtime);
+    while dropped.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+}
+
+struct Unprintable;
+
+impl fmt::Debug for Unprintable {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+impl fmt::Display for Unprintable {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        std::panic::resume_unwind(Box::new("no words"));
+    }
+}
+
+impl std::error::Error for Unprintable {}
+
+#[test]
+fn an_error_whose_text_panics_is_a_failure_all_the_same() {
+    let runtime = runtime();
+    let stage = Stage::tasks(2).max_attempts(1);
+    let stage = stage.run(&runtime, async |_| Err::<(), _>(Unprintable.into()));
+    let failure = stage.wait().unwrap_err().first_cause().unwrap().failure.clone();
+    assert_eq!(failure, TaskFailure::Panicked("no words".to_owned()));
+    goes_on(&runtime);
+}
+
+#[test]
+fn what_is_thrown_may_panic_when_it_is_dropped() {
+    let runtime = runtime();
+    let dropped = Arc::new(AtomicU32::new(0));
+    for blocking in [false, true] {
+        let stage = Stage::tasks(2).max_attempts(1);
+        let bomb = dropped.clone();
+        let error = if blocking {
+            let stage = stage.run_blocking(&runtime, move |_| -> phalanx::TaskResult<()> {
+                std::panic::resume_unwind(Box::new(Bomb(bomb.clone())))
+            });
+            stage.wait().unwrap_err()
+        } else {
+            let stage = stage.run(&runtime, async move |_| -> phalanx::TaskResult<()> {
+                std::panic::resume_unwind(Box::new(Bomb(bomb.clone())))
+            });
+            stage.wait().unwrap_err()
+        };
+        assert!(error.to_string().contains("panicked: with a value that is not a text"), "{error}");
+    }
+    goes_on(&runtime);
+    assert!(dropped.load(Ordering::SeqCst) >= 2);
+}
+
+#[test]
+fn a_task_may_submit_a_stage_and_wait_for_it() {
+    let runtime = Runtime::with_slots(4).unwrap();
+    let inner = runtime.clone();
+    let stage = Stage::tasks(2).run(&runtime, async move |ctx| {
+        let rank = ctx.rank();
+        let below = Stage::tasks(1).run(&inner, async move |_| Ok(rank * 10));
+        Ok(ctx.all_gather(&below.await?[0]).await?)
+    });
+    assert_eq!(stage.wait().unwrap(), [[0, 10], [0, 10]]);
+    goes_on(&runtime);
+}
+
+#[test]
+fn a_context_that_outlives_its_task_is_answered() {
+    let runtime = runtime();
+    let (send, contexts) = std::sync::mpsc::channel();
+    let stage = Stage::tasks(2).run(&runtime, async move |ctx| {
+        send.send(ctx.clone()).unwrap();
+        Ok(ctx.barrier().await?)
+    });
+    stage.wait().unwrap();
+    let late: Vec<_> = (0..2).map(|_| contexts.recv().unwrap()).collect();
+    for ctx in &late {
+        let error = pollster::block_on(ctx.barrier()).unwrap_err();
+        assert!(error.to_string().contains("has returned"), "{error}");
+    }
+    goes_on(&runtime);
+    for ctx in &late {
+        assert!(pollster::block_on(ctx.barrier()).is_err());
+    }
+}
