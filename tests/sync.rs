@@ -6,7 +6,7 @@ use phalanx::{
     SyncError, TaskFailure,
 };
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -197,38 +197,36 @@ fn the_first_cause_is_the_task_that_failed_first_and_not_those_it_pulled_down() 
 
 #[test]
 fn a_timeout_of_hours_runs_per_round_and_names_the_missing() {
-    let config = Config { slots: 3, ..Config::default() };
+    let config = Config { slots: 2, ..Config::default() };
     let runtime = Runtime::builder().config(config).manual_time().start().unwrap();
     let timer = runtime.manual_timer().unwrap().clone();
     let hour = Duration::from_secs(3600);
     let (tell, told) = mpsc::channel();
-    let stage = Stage::tasks(3).max_attempts(1).sync_timeout(hour);
+    let stage = Stage::tasks(2).max_attempts(1).sync_timeout(hour);
     let handle: phalanx::StageHandle<()> = stage.run_blocking(&runtime, move |ctx| {
         ctx.barrier()?;
         if ctx.rank() == 1 {
             ctx.wait_killed();
-            // Late: it is told what the others were told, and opens no new round.
-            tell.send(ctx.barrier().unwrap_err()).unwrap();
             return Err("too late".into());
         }
-        tell.send(ctx.barrier().unwrap_err()).unwrap();
+        let first = ctx.barrier().unwrap_err();
+        tell.send((first, ctx.barrier().unwrap_err())).unwrap();
         Err(ctx.barrier().unwrap_err().into())
     });
     // Two timers per round: those of the first are gone when the second is open.
     let armed = |epoch: u64| {
+        let epoch = format!("Epoch({epoch})");
         let keys = pollster::block_on(timer.send(GetArmed)).unwrap();
-        keys.iter()
-            .filter(|(key, _)| format!("{key:?}").contains(&format!("Epoch({epoch})")))
-            .count()
+        keys.iter().filter(|(key, _)| format!("{key:?}").contains(&epoch)).count()
     };
     while armed(1) < 2 {
         thread::yield_now();
     }
     assert_eq!(armed(0), 0);
     pollster::block_on(timer.send(Advance(hour))).unwrap();
-    let errors: Vec<SyncError> = (0..3).map(|_| told.recv().unwrap()).collect();
-    let is_timeout = |error: &&SyncError| matches!(error, SyncError::Timeout { .. });
-    assert_eq!(errors.iter().filter(is_timeout).count(), 2, "{errors:?}");
+    let (first, second) = told.recv().unwrap();
+    assert!(matches!(first, SyncError::Timeout { .. }), "{first}");
+    assert_eq!(first, second, "the attempt is closed: no new round is opened");
     let text = handle.wait().unwrap_err().to_string();
     assert!(text.contains("for epoch 1 within 3600 second(s)"), "{text}");
     assert!(text.contains("missing: partition 1"), "{text}");
@@ -304,31 +302,33 @@ fn a_sync_that_lost_a_race_and_is_made_again_goes_on_where_it_was() {
 #[test]
 fn two_threads_of_one_task_are_one_arrival() {
     let runtime = runtime(2);
-    let both_in = Arc::new(Barrier::new(3));
-    let released = Arc::new(AtomicU32::new(0));
-    let (gate, count) = (both_in.clone(), released.clone());
-    let stage = Stage::tasks(2).run_blocking(&runtime, move |ctx| {
-        if ctx.rank() == 1 {
-            gate.wait();
-            thread::yield_now();
-            assert_eq!(count.load(Ordering::SeqCst), 0, "released without partition 1");
-            return Ok(ctx.barrier()?);
-        }
-        thread::scope(|scope| {
-            let call = || {
-                gate.wait();
-                let result = ctx.barrier();
-                count.fetch_add(1, Ordering::SeqCst);
-                result
+    // Rank 1 comes when both threads of rank 0 are known to be in barrier().
+    let both_in = Arc::new(tokio::sync::Barrier::new(3));
+    let stage = Stage::tasks(2).run(&runtime, async move |ctx| {
+        let in_thread = |_| {
+            let (ctx, both_in) = (ctx.clone(), both_in.clone());
+            let in_barrier = async move {
+                let mut call = Box::pin(ctx.barrier());
+                assert!(futures_util::poll!(call.as_mut()).is_pending(), "without partition 1");
+                let other = ctx.all_gather(&0).await.unwrap_err().to_string();
+                assert!(
+                    other.contains("called all_gather() while it waits in barrier()"),
+                    "{other}"
+                );
+                both_in.wait().await;
+                call.await
             };
-            let other = scope.spawn(call);
-            let mine = call();
-            mine.and(other.join().unwrap())
-        })?;
-        Ok(())
+            tokio::task::spawn_blocking(move || pollster::block_on(in_barrier))
+        };
+        if ctx.rank() == 1 {
+            both_in.wait().await;
+            return Ok(ctx.barrier().await?);
+        }
+        let [first, second] = [(), ()].map(in_thread);
+        first.await??;
+        Ok(second.await??)
     });
     assert_eq!(stage.wait().unwrap().len(), 2);
-    assert_eq!(released.load(Ordering::SeqCst), 2);
 }
 
 #[test]

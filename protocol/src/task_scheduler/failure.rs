@@ -207,6 +207,8 @@ impl TaskScheduler {
         }
     }
 
+    /// A gang fails at once, with this kill as its cause: its other tasks may notice that one is
+    /// gone before that one has reported.
     pub(super) fn kill_partition(
         &mut self,
         id: StageId,
@@ -216,10 +218,20 @@ impl TaskScheduler {
     ) {
         let Some(stage) = self.stages.get(&id) else { return };
         let runs = |task: &&TaskAttemptId| {
-            self.tasks.get(*task).is_some_and(|running| running.partition == partition)
+            self.tasks.get(*task).is_some_and(|it| it.partition == partition && it.killed.is_none())
         };
-        let tasks = stage.live.iter().filter(runs).copied().collect();
-        self.kill(stage.attempt_id(), tasks, reason, effects);
+        let Some(&task_attempt) = stage.live.iter().find(runs) else { return };
+        let Some(executor) = self.tasks.get(&task_attempt).map(|task| task.executor) else {
+            return;
+        };
+        let (attempt, fails) =
+            (stage.attempt_id(), stage.is_gang() && stage.phase == Phase::Running);
+        self.kill(attempt, vec![task_attempt], reason, effects);
+        if fails {
+            let origin = Some(TaskOrigin { partition, task_attempt, executor });
+            let failure = TaskFailure::Killed(reason.to_owned());
+            self.attempt_failed(FailureCause { attempt, origin, failure }, effects);
+        }
     }
 
     pub(super) fn kill_overdue(&mut self, kill: KillId, effects: &mut Vec<SchedulerEffect>) {

@@ -7,28 +7,23 @@ fn killed_by_hand() -> TaskOutcome {
 }
 
 #[test]
-fn killing_a_partition_kills_its_task_only() {
-    let mut cluster = Cluster::of(&[2]);
-    let (stage, _) = cluster.submit(gang(2));
-    let one = cluster.task(stage, 1);
-    let effects = cluster.handle(kill_partition(stage, 1));
-    let overdue = overdue(attempt(stage, 0));
-    assert_eq!(effects, [kill(E1, &[one], "by hand"), set_timer(overdue, GRACE)]);
-    let killed: Vec<_> = cluster.status(stage).tasks.iter().map(|task| task.killed).collect();
-    assert_eq!(killed, [false, true]);
-    assert_eq!(cluster.phase(stage), StagePhase::Running { succeeded: 0 });
-}
-
-#[test]
-fn the_report_of_a_killed_task_fails_its_gang() {
+fn killing_a_partition_fails_its_gang_at_once_with_this_kill_as_the_cause() {
     let mut cluster = Cluster::of(&[2]);
     let (stage, _) = cluster.submit(gang(2));
     let [zero, one] = [0, 1].map(|partition| cluster.task(stage, partition));
-    cluster.handle(kill_partition(stage, 1));
-    let cause = cause_of(&cluster.report(one, killed_by_hand()));
+    let effects = cluster.handle(kill_partition(stage, 1));
+    let cause = effects.iter().find_map(|effect| match effect {
+        SchedulerEffect::Emit(RuntimeEvent::AttemptFailed { cause, .. }) => Some(cause.clone()),
+        _ => None,
+    });
+    let cause = cause.expect("the attempt failed");
+    assert_eq!(cause.failure, TaskFailure::Killed("by hand".to_owned()));
+    assert_eq!(cause.origin.map(|origin| origin.task_attempt), Some(one));
     let text = cause.to_string();
-    let effects = cluster.end(one, killed_by_hand());
-    assert_eq!(kills(&effects), [(E1, vec![zero])]);
+    let killed = [kill(E1, &[one], "by hand"), kill(E1, &[zero], &text)];
+    let is_kill = |it: &&SchedulerEffect| matches!(it, SchedulerEffect::KillTask { .. });
+    let kills = effects.iter().filter(is_kill);
+    assert!(kills.eq(&killed), "{effects:#?}");
     assert!(effects.contains(&closed(attempt(stage, 0), CloseReason::Failed(text))));
     assert_eq!(launched(&cluster.killed_all(stage)).len(), 2);
     let status = cluster.status(stage);
@@ -36,21 +31,24 @@ fn the_report_of_a_killed_task_fails_its_gang() {
 }
 
 #[test]
-fn a_killed_task_that_succeeds_all_the_same_is_a_success() {
+fn who_fails_because_another_was_killed_is_not_the_cause() {
     let mut cluster = Cluster::of(&[2]);
-    let (stage, _) = cluster.submit(gang(2));
-    cluster.handle(kill_partition(stage, 1));
-    assert_eq!(results(&cluster.ok_all(stage)), [(stage, Ok(()))]);
+    let (stage, effects) = cluster.submit(StageSpec { max_attempts: 1, ..gang(2) });
+    assert_eq!(launched(&effects).len(), 2);
+    let zero = cluster.task(stage, 0);
+    let effects = cluster.handle(kill_partition(stage, 1));
+    let [(_, Err(failure))] = &results(&effects)[..] else { panic!("{effects:#?}") };
+    let cause = failure.first_cause().unwrap();
+    assert_eq!(cause.failure, TaskFailure::Killed("by hand".to_owned()));
+    assert_eq!(results(&cluster.fail(zero, "the other is gone")), []);
 }
 
 #[test]
-fn a_killed_task_is_not_killed_again_with_its_gang() {
-    let mut cluster = Cluster::of(&[3]);
-    let (stage, _) = cluster.submit(gang(3));
+fn a_killed_plain_task_that_succeeds_all_the_same_is_a_success() {
+    let mut cluster = Cluster::of(&[2]);
+    let (stage, _) = cluster.submit(plain(2));
     cluster.handle(kill_partition(stage, 1));
-    let two = cluster.task(stage, 2);
-    let effects = cluster.fail(cluster.task(stage, 0), "boom");
-    assert_eq!(kills(&effects), [(E1, vec![two])], "the first reason counts");
+    assert_eq!(results(&cluster.ok_all(stage)), [(stage, Ok(()))]);
 }
 
 #[test]
