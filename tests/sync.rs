@@ -8,7 +8,7 @@ use phalanx::{
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn runtime(slots: u32) -> Runtime {
     let config = Config { stage_retry_delay: Duration::ZERO, slots, ..Config::default() };
@@ -108,10 +108,11 @@ enum End {
     IsKilled,
 }
 
-/// All 63 others have their error, naming the partition, within 50 ms.
+/// All 63 others have their error, naming the partition, though no time passes: nothing waits for a
+/// timer. How soon is measured by `benches/fail_together.rs`.
 fn the_others_are_told_at_once(end: End) {
     let (tasks, culprit) = (64, 17);
-    let runtime = runtime(tasks);
+    let runtime = Runtime::builder().slots(tasks).manual_time().start().unwrap();
     let waiting = Arc::new(AtomicU32::new(0));
     let entering = waiting.clone();
     let (tell, told) = mpsc::channel();
@@ -122,7 +123,7 @@ fn the_others_are_told_at_once(end: End) {
         if ctx.rank() != culprit {
             entering.fetch_add(1, Ordering::SeqCst);
             let error = ctx.barrier().unwrap_err();
-            tell.send((Instant::now(), error)).unwrap();
+            tell.send(error).unwrap();
             return Ok(());
         }
         match end {
@@ -141,15 +142,12 @@ fn the_others_are_told_at_once(end: End) {
     while waiting.load(Ordering::SeqCst) < tasks - 1 {
         thread::yield_now();
     }
-    let start = Instant::now();
     match end {
         End::IsKilled => handle.kill_task(culprit, "out of rows"),
         End::Returns | End::Fails | End::Panics => go.send(()).unwrap(),
     }
     for _ in 1..tasks {
-        let (when, error) = told.recv_timeout(Duration::from_secs(10)).unwrap();
-        let took = when.duration_since(start);
-        assert!(took < Duration::from_millis(50), "{end:?}: {took:?}");
+        let error = told.recv().unwrap();
         assert!(error.to_string().contains("partition 17"), "{end:?}: {error}");
     }
     assert_eq!(handle.wait().is_ok(), matches!(end, End::Returns));
