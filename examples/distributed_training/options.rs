@@ -1,0 +1,42 @@
+//! What the user asks for.
+
+use crate::training::Plan;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, value_parser};
+
+/// Trains a model that tells good wines from others, on a gang of tasks.
+#[derive(Parser)]
+#[command(name = "distributed_training")]
+pub struct Options {
+    /// Tasks in the gang; each gets its part of the rows.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(value_parser = value_parser!(u32).range(1..=256))]
+    pub tasks: u32,
+    /// How often all rows are gone through.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(value_parser = value_parser!(u64).range(1..))]
+    pub epochs: u64,
+    /// Has task 1 (task 0 if it is alone) panic once, at the start of this epoch.
+    #[arg(long, value_name = "E")]
+    #[arg(value_parser = value_parser!(u64).range(1..))]
+    pub fail_at_epoch: Option<u64>,
+    /// Prints the result as one line of JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Options {
+    pub fn check(&self) -> Result<(), clap::Error> {
+        match self.fail_at_epoch {
+            Some(fail_at) if fail_at > self.epochs => Err(Options::command().error(
+                ErrorKind::ValueValidation,
+                format!("--fail-at-epoch {fail_at} is beyond --epochs {}", self.epochs),
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub fn plan(&self) -> Plan {
+        Plan { epochs: self.epochs, fail_at: self.fail_at_epoch }
+    }
+}

@@ -1,0 +1,203 @@
+//! The examples do what they say.
+
+use linfa::prelude::*;
+use linfa_logistic::LogisticRegression;
+use ndarray::{Array1, Array2, Axis};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::Output;
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// Far longer than any example takes.
+const HANGS: Duration = Duration::from_secs(60);
+
+/// Cargo puts tests into `target/<profile>/deps` and examples beside that.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
+    let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
+    let example = profile.join("examples").join(file);
+    assert!(example.exists(), "{name} is not built: run `cargo build --examples` first");
+    example
+}
+
+async fn run(name: &str, arguments: &str, variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(example(name));
+    // Settings of whoever runs the tests are not meant.
+    let settings = std::env::vars_os().map(|(variable, _)| variable);
+    for variable in settings.filter(|it| it.to_string_lossy().starts_with("PHALANX_")) {
+        command.env_remove(variable);
+    }
+    command.envs(variables.iter().copied());
+    command.args(arguments.split_whitespace()).kill_on_drop(true);
+    timeout(HANGS, command.output()).await.expect("the example hangs").unwrap()
+}
+
+async fn stdout_of(name: &str, arguments: &str) -> String {
+    stdout_with(name, arguments, &[]).await
+}
+
+async fn stdout_with(name: &str, arguments: &str, variables: &[(&str, &str)]) -> String {
+    let output = run(name, arguments, variables).await;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {arguments}: {}\n{stderr}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+async fn train(arguments: &str) -> Value {
+    let stdout = stdout_of("distributed_training", &format!("--json {arguments}")).await;
+    assert_eq!(stdout.lines().count(), 1, "{stdout}");
+    serde_json::from_str(&stdout).unwrap()
+}
+
+fn weights(trained: &Value) -> Vec<f64> {
+    trained["weights"].as_array().unwrap().iter().map(|it| it.as_f64().unwrap()).collect()
+}
+
+/// The wines with standardised features; whether each is good.
+fn wines() -> Dataset<f64, bool, ndarray::Ix1> {
+    let dataset = linfa_datasets::winequality();
+    let raw = dataset.records();
+    let features: Array2<f64> =
+        (raw - &raw.mean_axis(Axis(0)).unwrap()) / raw.std_axis(Axis(0), 0.0);
+    Dataset::new(features, dataset.targets().mapv(|quality| quality >= 6))
+}
+
+/// linfa's objective with its default L2 weight of 1, per row. The intercept is the last weight.
+fn loss(wines: &Dataset<f64, bool, ndarray::Ix1>, weights: &[f64]) -> f64 {
+    let (intercept, weights) = weights.split_last().unwrap();
+    let weights = Array1::from(weights.to_vec());
+    let scores = wines.records().dot(&weights) + *intercept;
+    let rows = scores.iter().zip(wines.targets());
+    let losses = rows.map(|(score, good)| if *good { -score } else { *score }.exp().ln_1p());
+    (losses.sum::<f64>() + 0.5 * weights.dot(&weights)) / wines.nsamples() as f64
+}
+
+#[tokio::test]
+async fn a_failure_costs_no_bit_of_the_model() {
+    let smooth = train("").await;
+    let failed = train("--fail-at-epoch 20").await;
+    assert_eq!(smooth["sha256"], failed["sha256"]);
+    assert_eq!(smooth["weights"], failed["weights"]);
+    assert_eq!((&smooth["attempts"], &smooth["resumed_from"]), (&1.into(), &Value::Null));
+    assert_eq!((&failed["attempts"], &failed["resumed_from"]), (&2.into(), &19.into()));
+    assert_eq!((&smooth["epochs_run"], &failed["epochs_run"]), (&100.into(), &81.into()));
+}
+
+#[tokio::test]
+async fn a_task_alone_fails_and_resumes_as_well() {
+    let arguments = "--tasks 1 --epochs 5";
+    let smooth = train(arguments).await;
+    // Nothing is saved yet when the first epoch fails.
+    for (fail_at, resumed_from) in [(1, Value::Null), (5, 4.into())] {
+        let failed = train(&format!("{arguments} --fail-at-epoch {fail_at}")).await;
+        assert_eq!(failed["sha256"], smooth["sha256"]);
+        assert_eq!((&failed["attempts"], &failed["resumed_from"]), (&2.into(), &resumed_from));
+    }
+}
+
+#[tokio::test]
+async fn the_number_of_tasks_does_not_change_the_model() {
+    let one = train("--tasks 1").await;
+    for tasks in [2, 4] {
+        let more = train(&format!("--tasks {tasks}")).await;
+        assert_eq!(more["tasks"], tasks);
+        let (one, more) = (weights(&one), weights(&more));
+        assert_eq!(one.len(), more.len());
+        for (one, more) in one.iter().zip(&more) {
+            assert!((one - more).abs() < 1e-9, "{one} with one task, {more} with {tasks}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_model_is_as_good_as_the_reference_implementation() {
+    let wines = wines();
+    let reference = LogisticRegression::default().alpha(1.0).fit(&wines).unwrap();
+    let sign = if reference.labels().pos.class { 1.0 } else { -1.0 };
+    let mut reference_weights = (reference.params() * sign).to_vec();
+    reference_weights.push(reference.intercept() * sign);
+    let best = loss(&wines, &reference_weights);
+
+    let trained = train("").await;
+    let reported = trained["loss"].as_f64().unwrap();
+    assert!((reported - loss(&wines, &weights(&trained))).abs() < 1e-12, "{reported}");
+    assert!((reported - best).abs() < 0.01 * best, "loss {reported}, linfa-logistic {best}");
+}
+
+#[tokio::test]
+async fn without_json_the_result_is_for_people() {
+    let stdout = stdout_of("distributed_training", "--fail-at-epoch 20").await;
+    assert!(stdout.contains("attempt 2 resumed after epoch 19 and ran 81 epochs"), "{stdout}");
+    assert!(stdout.contains("accuracy 74."), "{stdout}");
+}
+
+#[tokio::test]
+async fn bad_options_are_refused_with_the_reason() {
+    for (arguments, reason) in [
+        ("--tasks 0", "0 is not in 1..=256"),
+        ("--epochs 0", "'--epochs <N>'"),
+        ("--fail-at-epoch 101", "--fail-at-epoch 101 is beyond --epochs 100"),
+        ("--fail-at-epoch x", "invalid digit"),
+    ] {
+        let output = run("distributed_training", arguments, &[]).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{arguments}");
+        assert!(stderr.contains(reason), "{arguments}: {stderr}");
+    }
+}
+
+/// The parts of each row of a table, without its frame.
+fn cells(table: &str) -> Vec<Vec<&str>> {
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix('|'));
+    rows.map(|row| row.split('|').map(str::trim).collect()).collect()
+}
+
+#[tokio::test]
+async fn discover_meets_starts_and_finishes() {
+    let stdout = stdout_of("discover", "").await;
+    let sizes = [["partition", "size"], ["0", "3"], ["1", "3"], ["2", "3"]];
+    assert_eq!(cells(&stdout), sizes);
+    let after_table: Vec<&str> = stdout.lines().skip_while(|it| !it.starts_with(">>>")).collect();
+    let expected = [
+        ">>> Got host:port's from the other tasks",
+        "A message from task 0, e.g. localhost:10000 it listens at",
+        "A message from task 1, e.g. localhost:10001 it listens at",
+        "A message from task 2, e.g. localhost:10002 it listens at",
+        ">>> Starting a distributed training at the nodes...",
+        ">>> All tasks have finished",
+        "count: 9",
+    ];
+    assert_eq!(after_table, expected);
+}
+
+#[tokio::test]
+async fn insufficient_slots_says_how_many() {
+    let stdout = stdout_of("insufficient_slots", "").await;
+    assert!(stdout.contains("needs 3 slots at once"), "{stdout}");
+    assert!(stdout.contains("all executors together have 1 "), "{stdout}");
+    assert!(stdout.contains("checked 2 times"), "{stdout}");
+}
+
+#[tokio::test]
+async fn ousterhout_shows_a_gang_side_by_side() {
+    let stdout = stdout_of("ousterhout", "").await;
+    let rows = cells(&stdout);
+    assert_eq!(rows[0], ["time", "executor 0", "executor 1", "executor 2"], "{stdout}");
+    for gang in ["A", "D"] {
+        let is_whole = |row: &&Vec<&str>| {
+            let mut tasks = row[1..].to_vec();
+            tasks.sort_unstable();
+            tasks == [format!("{gang}0"), format!("{gang}1"), format!("{gang}2")]
+        };
+        assert_eq!(rows.iter().filter(is_whole).count(), 1, "{stdout}");
+    }
+}
+
+#[tokio::test]
+async fn ousterhout_says_what_it_missed() {
+    let stdout = stdout_with("ousterhout", "", &[("PHALANX_EVENTS_CAPACITY", "1")]).await;
+    assert!(stdout.contains("events missed: "), "{stdout}");
+}
