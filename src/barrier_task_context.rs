@@ -226,7 +226,9 @@ impl BarrierTaskContext {
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, CheckpointError> + Send + 'static,
 ) -> Result<T, CheckpointError> {
-    match tokio::task::spawn_blocking(work).await {
+    // A context may be used on a thread without tokio: then there is nobody to hold up.
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return work() };
+    match runtime.spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(CheckpointError::Interrupted { reason: error.to_string() }),
     }

@@ -4,7 +4,7 @@ mod checkpoint_file;
 
 use crate::codec;
 use bytes::Bytes;
-use checkpoint_file::{CheckpointFile, claim_run, list, read, write};
+use checkpoint_file::{CheckpointFile, claim_run, list, path_of, read, write};
 use phalanx_protocol::PartitionId;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -51,6 +51,18 @@ pub enum CheckpointError {
         step: u64,
         /// Who saved it.
         by: PartitionId,
+    },
+    /// A later attempt of the stage has begun: this task is a leftover.
+    #[error(
+        "checkpoint at step {step} is refused: it comes from attempt {attempt}, but attempt {current} has begun"
+    )]
+    Outdated {
+        /// The step.
+        step: u64,
+        /// The attempt it comes from.
+        attempt: u32,
+        /// The attempt that has begun.
+        current: u32,
     },
     /// A file could not be read or written.
     #[error("checkpoint {path}: {source}")]
@@ -104,7 +116,13 @@ enum Place {
 #[derive(Default)]
 struct State {
     run: Option<u64>,
-    saved: BTreeMap<Key, PartitionId>,
+    /// The newest attempt that has begun.
+    attempt: u32,
+    /// What this attempt restores, once it is known: the same for all of its tasks, and not
+    /// deleted.
+    base: Option<Option<Key>>,
+    /// Who saved which step in this attempt.
+    saved: BTreeMap<u64, PartitionId>,
     in_memory: BTreeMap<Key, Bytes>,
 }
 
@@ -120,6 +138,16 @@ impl Checkpoints {
         Checkpoints { place, keep: keep.max(1), resume, state: Mutex::default() }
     }
 
+    /// A task of this attempt begins: what earlier attempts still save is refused from now on.
+    pub(crate) fn begin(&self, attempt: u32) {
+        let mut state = self.lock();
+        if state.attempt < attempt {
+            state.attempt = attempt;
+            state.base = None;
+            state.saved.clear();
+        }
+    }
+
     pub(crate) fn save(
         &self,
         attempt: u32,
@@ -128,47 +156,69 @@ impl Checkpoints {
         value: Bytes,
     ) -> Result<(), CheckpointError> {
         let mut state = self.lock();
-        let key = Key { run: self.run(&mut state)?, attempt, step };
-        if let Some(&by) = state.saved.get(&key).filter(|by| **by != partition) {
+        if attempt < state.attempt {
+            let current = state.attempt;
+            return Err(CheckpointError::Outdated { step, attempt, current });
+        }
+        if let Some(&by) = state.saved.get(&step).filter(|by| **by != partition) {
             return Err(CheckpointError::AlreadySaved { step, by });
         }
+        let key = Key { run: self.run(&mut state)?, attempt, step };
+        // Before there is something newer.
+        let base = self.base(&mut state)?;
         match &self.place {
             Place::Memory => {
                 state.in_memory.insert(key, value);
-                while state.in_memory.len() > self.keep {
-                    state.in_memory.pop_first();
+                let kept = state.in_memory.keys().rev().copied().filter(|key| Some(*key) != base);
+                for old in kept.skip(self.keep).collect::<Vec<_>>() {
+                    state.in_memory.remove(&old);
                 }
             }
             Place::Directory { directory, stage } => {
                 write(directory, &CheckpointFile { stage: stage.clone(), key, value })?;
-                self.delete_old(directory, key.run);
+                self.delete_old(directory, key.run, base);
             }
         }
-        state.saved.insert(key, partition);
+        state.saved.insert(step, partition);
         Ok(())
     }
 
     /// The newest checkpoint that this attempt has not written itself, so that all tasks of the
-    /// attempt find the same.
+    /// attempt find the same. A leftover of an earlier attempt is given nothing.
     pub(crate) fn restore<T: DeserializeOwned>(
         &self,
         attempt: u32,
     ) -> Result<Option<Restored<T>>, CheckpointError> {
         let mut state = self.lock();
-        let run = self.run(&mut state)?;
-        let is_earlier =
-            |key: &Key| (key.run, key.attempt) < (run, attempt) && (self.resume || key.run == run);
-        let found = match &self.place {
-            Place::Memory => {
-                let newest = state.in_memory.iter().rev().find(|(key, _)| is_earlier(key));
-                newest.map(|(key, value)| (key.step, value.clone()))
-            }
-            Place::Directory { directory, stage } => newest_whole(directory, stage, is_earlier)?,
+        if attempt < state.attempt {
+            return Ok(None);
+        }
+        let Some(key) = self.base(&mut state)? else { return Ok(None) };
+        let bytes = match &self.place {
+            Place::Memory => state.in_memory.get(&key).cloned().unwrap_or_default(),
+            Place::Directory { directory, stage } => read(&path_of(directory, key), stage, key)?,
         };
-        let Some((step, bytes)) = found else { return Ok(None) };
+        drop(state);
+        let step = key.step;
         let value = codec::decode(&bytes)
             .map_err(|error| CheckpointError::Decode { step, reason: error.to_string() })?;
         Ok(Some(Restored { step, value }))
+    }
+
+    /// What the current attempt restores.
+    fn base(&self, state: &mut State) -> Result<Option<Key>, CheckpointError> {
+        if let Some(base) = state.base {
+            return Ok(base);
+        }
+        let (run, attempt) = (self.run(state)?, state.attempt);
+        let is_earlier =
+            |key: &Key| (key.run, key.attempt) < (run, attempt) && (self.resume || key.run == run);
+        let base = match &self.place {
+            Place::Memory => state.in_memory.keys().rev().copied().find(|key| is_earlier(key)),
+            Place::Directory { directory, stage } => newest_whole(directory, stage, is_earlier)?,
+        };
+        state.base = Some(base);
+        Ok(base)
     }
 
     /// This submission's own number, claimed when it is first needed.
@@ -185,9 +235,10 @@ impl Checkpoints {
     }
 
     /// What cannot be deleted costs space only.
-    fn delete_old(&self, directory: &Path, run: u64) {
+    fn delete_old(&self, directory: &Path, run: u64, base: Option<Key>) {
         let Ok(files) = list(directory) else { return };
-        let own = files.into_iter().rev().filter(|(key, _)| key.run == run);
+        let own = files.into_iter().rev();
+        let own = own.filter(|(key, _)| key.run == run && Some(*key) != base);
         for (_, path) in own.skip(self.keep) {
             if let Err(error) = std::fs::remove_file(&path) {
                 warn!(path = %path.display(), "an old checkpoint could not be deleted: {error}");
@@ -206,11 +257,11 @@ fn newest_whole(
     directory: &Path,
     stage: &str,
     is_earlier: impl Fn(&Key) -> bool,
-) -> Result<Option<(u64, Bytes)>, CheckpointError> {
+) -> Result<Option<Key>, CheckpointError> {
     let mut newest_error = None;
     for (key, path) in list(directory)?.into_iter().rev().filter(|(key, _)| is_earlier(key)) {
         match read(&path, stage, key) {
-            Ok(value) => return Ok(Some((key.step, value))),
+            Ok(_) => return Ok(Some(key)),
             Err(error) => {
                 warn!(path = %path.display(), "{error}; the one before it is used");
                 newest_error.get_or_insert(error);

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 /// No value is larger than this when read. Without a limit a few hostile bytes could ask for more
-/// memory than there is. The limit of messages between tasks is configured apart from it.
-const SIZE_MAX: usize = 1 << 30;
+/// memory than there is. The limit of messages between tasks is configured and at most this.
+pub(crate) const SIZE_MAX: usize = 1 << 30;
 
 const CONFIG: Configuration<
     bincode::config::LittleEndian,
@@ -17,9 +17,14 @@ const CONFIG: Configuration<
     Limit<SIZE_MAX>,
 > = bincode::config::standard().with_limit::<SIZE_MAX>();
 
-/// Bytes that are not the value that was expected.
+/// A value that cannot be bytes, or bytes that are not the value that was expected.
 #[derive(Debug, Error)]
 pub(crate) enum CodecError {
+    #[error("{0}")]
+    Unfit(#[from] EncodeError),
+    /// Could be written, but never be read again.
+    #[error("it has {0} bytes, allowed are {SIZE_MAX}")]
+    TooLarge(usize),
     #[error("{0}")]
     Malformed(#[from] DecodeError),
     /// bincode itself ignores what is left over.
@@ -27,8 +32,12 @@ pub(crate) enum CodecError {
     LeftOver(usize),
 }
 
-pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, EncodeError> {
-    bincode::serde::encode_to_vec(value, CONFIG).map(Bytes::from)
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, CodecError> {
+    let bytes = bincode::serde::encode_to_vec(value, CONFIG)?;
+    match bytes.len() {
+        size if size > SIZE_MAX => Err(CodecError::TooLarge(size)),
+        _ => Ok(Bytes::from(bytes)),
+    }
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {

@@ -1,8 +1,10 @@
 //! What happens in a runtime, as a stream.
 
 use crate::EventRecord;
+use std::pin::Pin;
 use thiserror::Error;
-use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 /// The events of a runtime from the moment of subscription.
 ///
@@ -10,6 +12,8 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 /// behind further is told how many were missed and goes on with the oldest that is kept.
 pub struct EventStream {
     receiver: Receiver<EventRecord>,
+    /// Done once the runtime has ended.
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 /// Why the next event is not there.
@@ -24,8 +28,11 @@ pub enum EventStreamError {
 }
 
 impl EventStream {
-    pub(crate) fn new(receiver: Receiver<EventRecord>) -> Self {
-        EventStream { receiver }
+    pub(crate) fn new(
+        receiver: Receiver<EventRecord>,
+        ended: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        EventStream { receiver, ended: Box::pin(ended) }
     }
 
     /// The next event, when it comes. Works on any async runtime; cancel safe.
@@ -33,10 +40,20 @@ impl EventStream {
     /// # Errors
     /// [`EventStreamError::Missed`] after a gap, [`EventStreamError::Ended`] after the last event.
     pub async fn next(&mut self) -> Result<EventRecord, EventStreamError> {
-        self.receiver.recv().await.map_err(|error| match error {
-            RecvError::Lagged(missed) => EventStreamError::Missed(missed),
-            RecvError::Closed => EventStreamError::Ended,
-        })
+        tokio::select! {
+            biased;
+            received = self.receiver.recv() => received.map_err(|error| match error {
+                RecvError::Lagged(missed) => EventStreamError::Missed(missed),
+                RecvError::Closed => EventStreamError::Ended,
+            }),
+            () = &mut self.ended => {
+                self.ended = Box::pin(std::future::ready(()));
+                self.receiver.try_recv().map_err(|error| match error {
+                    TryRecvError::Lagged(missed) => EventStreamError::Missed(missed),
+                    TryRecvError::Empty | TryRecvError::Closed => EventStreamError::Ended,
+                })
+            }
+        }
     }
 
     /// [`EventStream::next`], blocking the thread.

@@ -45,13 +45,14 @@ pub use barrier_task_context::{BarrierTaskContext, CollectiveError};
 pub use checkpoint::{CheckpointError, Restored};
 pub use config::{Config, ConfigError};
 pub use event_stream::{EventStream, EventStreamError};
-pub use phalanx_actors::{BoxError, EventRecord, RuntimeStatus};
+pub use phalanx_actors::{BoxError, EventRecord, RuntimeStatus, SyncStatus};
 pub use phalanx_protocol::{
-    ExecutorId, ExecutorResources, ExecutorStatus, FailureCause, LeaveReason, OnFailure,
-    PartitionId, RuntimeEvent, StageAttemptId, StageFailure, StageId, StagePhase, StageStatus,
-    SyncError, SyncMethod, TaskAttemptId, TaskFailure, TaskInfo, TaskOutcome, TaskStatus,
+    Epoch, ExecutorId, ExecutorResources, ExecutorStatus, FailureCause, Incarnation, LeaveReason,
+    OnFailure, PartitionId, PartitionRanges, RuntimeEvent, StageAttemptId, StageFailure, StageId,
+    StagePhase, StageStatus, SyncError, SyncMethod, TaskAttemptId, TaskFailure, TaskInfo,
+    TaskOrigin, TaskOutcome, TaskStatus,
 };
-pub use reduce::{ReduceOp, Reducible};
+pub use reduce::{ReduceError, ReduceOp, Reducible};
 pub use runtime::{LeftBehind, Runtime, RuntimeBuilder, ShutdownError, StartError};
 pub use stage::{Partitions, Stage, Tasks};
 pub use stage_error::StageError;

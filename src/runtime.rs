@@ -147,6 +147,8 @@ impl RuntimeBuilder {
         for resources in executors {
             pollster::block_on(system.add_executor(resources, config.worker_threads))?;
         }
+        // Their joining is over and told when this returns: no subscriber sees half of it.
+        drop(pollster::block_on(system.scheduler().send(GetStatus)));
         let next_stage = AtomicU64::new(0);
         Ok(Runtime { inner: Arc::new(Inner { system, config, next_stage }) })
     }
@@ -187,7 +189,8 @@ impl Runtime {
 
     /// All events from now on.
     pub fn subscribe(&self) -> EventStream {
-        EventStream::new(self.inner.system.events().subscribe())
+        let system = &self.inner.system;
+        EventStream::new(system.events().subscribe(), system.ended())
     }
 
     /// Adds an executor in this process. Stages that wait for slots find it at once.

@@ -252,6 +252,7 @@ fn payload<T: Send + 'static>(value: T) -> Payload {
 
 fn context(task: Arc<Task>, shared: &Arc<StageShared>) -> BarrierTaskContext {
     shared.progress.begin(task.attempt().attempt);
+    shared.checkpoints.begin(task.attempt().attempt);
     BarrierTaskContext::new(TaskContext { task, shared: shared.clone() })
 }
 

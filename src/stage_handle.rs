@@ -4,7 +4,8 @@ use crate::task_context::StageProgress;
 use crate::{Progress, StageError, StageFailure, StageId, StageStatus};
 use actix::Addr;
 use phalanx_actors::{
-    CancelStage, GetStageStatus, KillPartition, Payload, StageEnded, TaskSchedulerActor,
+    CancelStage, GetStageStatus, GetSyncStatus, KillPartition, Payload, StageEnded, SyncStatus,
+    TaskSchedulerActor, runs_async_tasks,
 };
 use phalanx_protocol::PartitionId;
 use std::fmt;
@@ -62,11 +63,21 @@ impl<T: 'static> StageHandle<T> {
         self.control.clone()
     }
 
-    /// Blocks the thread until the stage has ended.
+    /// Blocks the thread until the stage has ended. Refused on a thread that runs async tasks,
+    /// where the stage might wait for this very thread: await the handle there.
     ///
     /// # Errors
     /// Why there is no result.
     pub fn wait(self) -> Result<Vec<T>, StageError> {
+        if runs_async_tasks() {
+            let reason = "wait() would block a thread that runs async tasks; await the handle";
+            return Err(StageError {
+                stage: self.control.id,
+                name: self.control.name.to_string(),
+                failure: Box::new(StageFailure::Refused { reason: reason.to_owned() }),
+                source: None,
+            });
+        }
         pollster::block_on(self)
     }
 }
@@ -129,8 +140,10 @@ impl StageControl {
 
     /// How the stage ended; `None` while it has no result. A runtime that is gone ended it, too.
     pub fn outcome(&self) -> Option<Result<(), StageFailure>> {
+        // In this order: what was told before the teller went away is known then.
+        let is_gone = self.outcome.has_changed().is_err();
         let known = self.outcome.borrow().clone();
-        known.or_else(|| self.outcome.has_changed().is_err().then_some(Err(StageFailure::Shutdown)))
+        known.or_else(|| is_gone.then_some(Err(StageFailure::Shutdown)))
     }
 
     /// Waits until the stage has its result; see [`StageControl::outcome`]. Any number may wait.
@@ -149,6 +162,12 @@ impl StageControl {
     pub async fn status(&self) -> Option<StageStatus> {
         // No answer: the runtime is gone, and with it the stage.
         self.scheduler.send(GetStageStatus(self.id)).await.ok().flatten()
+    }
+
+    /// Whom the stage's open sync waits for; `None` if none is open.
+    pub async fn sync_status(&self) -> Option<SyncStatus> {
+        // No answer: the runtime is gone, and with it the sync.
+        self.scheduler.send(GetSyncStatus(self.id)).await.ok().flatten()
     }
 
     /// What the tasks of the current attempt last reported with `report_progress`, by partition.

@@ -96,16 +96,17 @@ fn several_runtimes_do_not_meet() {
 fn stuck(runtime: &Runtime) -> (phalanx::StageHandle<()>, mpsc::Sender<()>) {
     let (release, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
-    let mut events = runtime.subscribe();
+    let (at, runs) = mpsc::channel();
     let handle = Stage::tasks(2).name("stuck").run_blocking(runtime, move |ctx| {
         if ctx.rank() == 0 {
+            at.send(()).unwrap();
             // Ends when the test is over.
             let _ = gate.lock().unwrap().recv();
         }
         ctx.barrier()?;
         Ok(())
     });
-    while !matches!(events.next_blocking().unwrap().event, RuntimeEvent::AttemptStarted { .. }) {}
+    runs.recv().unwrap();
     (handle, release)
 }
 
@@ -184,13 +185,13 @@ fn shutdown_answers_all_who_wait_and_refuses_what_comes_later() {
 fn dropping_the_last_handle_ends_the_tasks_in_the_background() {
     let runtime = Runtime::with_slots(2).unwrap();
     let (told, reason) = mpsc::channel();
-    let mut events = runtime.subscribe();
     let handle = Stage::tasks(1).run_blocking(&runtime, move |ctx| {
+        told.send("begun".to_owned()).unwrap();
         ctx.wait_killed();
         told.send(ctx.kill_reason().unwrap()).unwrap();
         Ok(())
     });
-    while !matches!(events.next_blocking().unwrap().event, RuntimeEvent::TaskStarted { .. }) {}
+    assert_eq!(reason.recv().unwrap(), "begun");
     drop(runtime);
     assert_eq!(reason.recv().unwrap(), "the runtime shuts down");
     assert_eq!(*handle.wait().unwrap_err().failure(), StageFailure::Shutdown);

@@ -1,7 +1,9 @@
 //! All actors, on threads of their own, embedded in whatever the host runs on.
 
-use crate::executor_actor::{ExecutorConfig, SchedulerLink, Threads};
+use crate::executor_actor::{ExecutorConfig, SchedulerLink};
+use crate::run_task::RunningTasks;
 use crate::testing::ManualTimer;
+use crate::threads::Threads;
 use crate::{
     EventBus, ExecutorActor, Shutdown, Task, TaskSchedulerActor, TimerActor, TimerRequest,
 };
@@ -154,6 +156,13 @@ impl ActorSystem {
         end.ok().flatten().unwrap_or_default()
     }
 
+    /// Done once the shutdown is over.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut ended = self.ended.clone();
+        // An error means that the control thread panicked, which is an end, too.
+        async move { drop(ended.wait_for(Option::is_some).await) }
+    }
+
     /// On the control thread, so that no clock of the host is needed. Without effect after the end.
     fn begin_shutdown(&self, grace: Option<Duration>) {
         let scheduler = self.scheduler.clone();
@@ -201,25 +210,20 @@ fn run_control_thread(
 ) {
     let failed = |what| move |source| StartError { what, source };
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => Arc::new(runtime),
+        Ok(runtime) => runtime,
         Err(source) => {
             // The starter waits for this; it cannot be gone.
             let _ = ready.send(Err(failed("control")(source)));
             return;
         }
     };
-    let for_system = runtime.clone();
-    let runner = System::with_tokio_rt(|| for_system);
+    let runner = System::with_tokio_rt(|| runtime);
     let started = runner.block_on(async { start_actors(config, events, threads) });
     let is_started = started.is_ok();
     // As above.
     let _ = ready.send(started.map_err(failed("timers")));
     if is_started && let Err(error) = runner.run() {
         error!("the control thread ended with an error: {error}");
-    }
-    // Users' values may still be on their way out: they are not waited for.
-    if let Some(runtime) = Arc::into_inner(runtime) {
-        runtime.shutdown_background();
     }
 }
 
@@ -232,8 +236,8 @@ fn start_actors(
         let timer = ManualTimer::default().start();
         (timer.clone().recipient(), Some(timer))
     } else {
-        let thread = threads.spawn()?;
-        let timer = TimerActor::start_in_arbiter(&thread, |_| TimerActor::new());
+        let (_, thread) = threads.spawn(1, RunningTasks::default())?;
+        let timer = TimerActor::start_in_arbiter(&thread[0], |_| TimerActor::new());
         (timer.recipient::<TimerRequest>(), None)
     };
     let scheduler = TaskSchedulerActor::new(

@@ -1,17 +1,18 @@
 //! Which stage attempts may synchronise, as an actor.
 
 use crate::context_barrier_state_actor::ForwardedSync;
+use crate::shared_barrier::SharedBarrier;
 use crate::{
-    Ask, BarrierLost, ChildStopped, ContextBarrierStateActor, EventBus, Shutdown, Tell,
-    TimerRequest,
+    Ask, BarrierLost, ChildStopped, ContextBarrierStateActor, EventBus, GetSyncStatus, Shutdown,
+    SyncStatus, Tell, TimerRequest,
 };
-use actix::dev::channel::{AddressReceiver, channel};
 use actix::prelude::*;
 use phalanx_protocol::{
-    BarrierCoordinator, CloseReason, CoordinatorEffect, CoordinatorEvent, OpenBarrier, ReplyToken,
-    RequestToSync, StageAttemptId, StageCompleted, SyncError, SyncReply,
+    BarrierCoordinator, BarrierEvent, CloseReason, CoordinatorEffect, CoordinatorEvent,
+    OpenBarrier, ReplyToken, RequestToSync, StageAttemptId, StageCompleted, SyncError, SyncReply,
 };
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -22,7 +23,7 @@ use tokio::sync::oneshot;
 /// the address that is returned, or to the coordinator.
 pub struct BarrierCoordinatorActor {
     machine: BarrierCoordinator,
-    children: HashMap<StageAttemptId, Addr<ContextBarrierStateActor>>,
+    children: HashMap<StageAttemptId, Child>,
     progress_interval: Duration,
     timer: Recipient<TimerRequest>,
     events: EventBus,
@@ -30,28 +31,16 @@ pub struct BarrierCoordinatorActor {
     scheduler: Option<Recipient<BarrierLost>>,
 }
 
-/// A child that is about to be started: its address is known already, so that tasks can be launched
-/// with it at once.
-pub(crate) struct Cradle {
-    pub(crate) child: Addr<ContextBarrierStateActor>,
-    mailbox: AddressReceiver<ContextBarrierStateActor>,
-    /// The thread to live on: one of those that run the tasks.
-    home: ArbiterHandle,
+struct Child {
+    addr: Addr<ContextBarrierStateActor>,
+    barrier: Arc<SharedBarrier>,
 }
 
-impl Cradle {
-    /// A mailbox for a gang of this size.
-    pub(crate) fn new(num_tasks: usize, home: ArbiterHandle) -> Self {
-        // Every task may have a request and its leave under way.
-        let (sender, mailbox) = channel(2 * num_tasks + 16);
-        Cradle { child: Addr::new(sender), mailbox, home }
-    }
-}
-
-/// [`OpenBarrier`] from a scheduler that has made the child's mailbox already.
+/// [`OpenBarrier`] from a scheduler that has made the barrier already, so that tasks can be
+/// launched with it at once.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct OpenBarrierIn(pub(crate) OpenBarrier, pub(crate) Cradle);
+pub(crate) struct OpenBarrierIn(pub(crate) OpenBarrier, pub(crate) Arc<SharedBarrier>);
 
 impl BarrierCoordinatorActor {
     /// A coordinator without attempts. `progress_interval`: pause between two notes to tasks that
@@ -77,11 +66,11 @@ impl BarrierCoordinatorActor {
         self
     }
 
-    /// `cradle`, `caller`: what came with the event and its effect may need.
+    /// `made`, `caller`: what came with the event and its effect may need.
     fn handle_event(
         &mut self,
         event: CoordinatorEvent,
-        mut cradle: Option<Cradle>,
+        made: Option<Arc<SharedBarrier>>,
         mut caller: Option<oneshot::Sender<SyncReply>>,
         ctx: &mut Context<Self>,
     ) {
@@ -89,16 +78,11 @@ impl BarrierCoordinatorActor {
         self.machine.handle(event, &mut effects);
         for effect in effects {
             match effect {
-                CoordinatorEffect::StartChild(open) => {
-                    let cradle = cradle.take().unwrap_or_else(|| {
-                        Cradle::new(open.task_attempts.len(), Arbiter::current())
-                    });
-                    self.start_child(open, cradle, ctx);
-                }
+                CoordinatorEffect::StartChild(open) => self.start_child(open, made.clone(), ctx),
                 CoordinatorEffect::Forward { request, reply_to: _ } => {
                     let child = self.children.get(&request.attempt);
                     if let (Some(child), Some(caller)) = (child, caller.take()) {
-                        child.do_send(ForwardedSync { request, caller });
+                        child.addr.do_send(ForwardedSync { request, caller });
                     }
                 }
                 CoordinatorEffect::Refuse { to: _, reply } => {
@@ -109,7 +93,7 @@ impl BarrierCoordinatorActor {
                 }
                 CoordinatorEffect::CloseChild { attempt, reason } => {
                     if let Some(child) = self.children.remove(&attempt) {
-                        child.do_send(Tell(reason));
+                        child.barrier.handle(BarrierEvent::Close(reason));
                     }
                 }
                 CoordinatorEffect::ReportBarrierLost(attempt) => {
@@ -120,20 +104,21 @@ impl BarrierCoordinatorActor {
         }
     }
 
-    fn start_child(&mut self, open: OpenBarrier, cradle: Cradle, ctx: &mut Context<Self>) {
+    fn start_child(
+        &mut self,
+        open: OpenBarrier,
+        made: Option<Arc<SharedBarrier>>,
+        ctx: &mut Context<Self>,
+    ) {
         let attempt = open.attempt;
-        let Cradle { child, mailbox, home } = cradle;
-        let (timer, events) = (self.timer.clone(), self.events.clone());
-        let actor = ContextBarrierStateActor::new(open, self.progress_interval, timer, events)
-            .child_of(ctx.address().recipient());
-        let started = home.spawn_fn(move || {
-            actix_rt::spawn(Context::with_receiver(mailbox).into_future(actor));
+        let barrier = made.unwrap_or_else(|| {
+            let (timer, events) = (self.timer.clone(), self.events.clone());
+            Arc::new(SharedBarrier::new(open, self.progress_interval, timer, events))
         });
-        self.children.insert(attempt, child);
-        if !started {
-            // The thread is gone, and the mailbox with it: as if the child had died at once.
-            self.handle_event(CoordinatorEvent::ChildStopped(attempt), None, None, ctx);
-        }
+        let addr = ContextBarrierStateActor::around(barrier.clone())
+            .child_of(ctx.address().recipient())
+            .start();
+        self.children.insert(attempt, Child { addr, barrier });
     }
 
     fn report_lost(&self, attempt: StageAttemptId, reason: &str) {
@@ -151,7 +136,8 @@ impl Actor for BarrierCoordinatorActor {
         let reason = "the barrier coordinator is gone";
         for attempt in self.machine.open_attempts() {
             if let Some(child) = self.children.get(&attempt) {
-                child.do_send(Tell(CloseReason::Failed(reason.to_owned())));
+                let reason = CloseReason::Failed(reason.to_owned());
+                child.barrier.handle(BarrierEvent::Close(reason));
             }
             self.report_lost(attempt, reason);
         }
@@ -161,8 +147,8 @@ impl Actor for BarrierCoordinatorActor {
 impl Handler<OpenBarrierIn> for BarrierCoordinatorActor {
     type Result = ();
 
-    fn handle(&mut self, OpenBarrierIn(open, cradle): OpenBarrierIn, ctx: &mut Self::Context) {
-        self.handle_event(CoordinatorEvent::Open(open), Some(cradle), None, ctx);
+    fn handle(&mut self, OpenBarrierIn(open, made): OpenBarrierIn, ctx: &mut Self::Context) {
+        self.handle_event(CoordinatorEvent::Open(open), Some(made), None, ctx);
     }
 }
 
@@ -173,7 +159,7 @@ impl Handler<Ask<OpenBarrier>> for BarrierCoordinatorActor {
         let attempt = open.attempt;
         let was_open = self.children.contains_key(&attempt);
         self.handle_event(CoordinatorEvent::Open(open), None, None, ctx);
-        self.children.get(&attempt).filter(|_| !was_open).cloned()
+        self.children.get(&attempt).filter(|_| !was_open).map(|child| child.addr.clone())
     }
 }
 
@@ -210,6 +196,19 @@ impl Handler<ChildStopped> for BarrierCoordinatorActor {
 
     fn handle(&mut self, ChildStopped(attempt): ChildStopped, ctx: &mut Self::Context) {
         self.handle_event(CoordinatorEvent::ChildStopped(attempt), None, None, ctx);
+    }
+}
+
+impl Handler<GetSyncStatus> for BarrierCoordinatorActor {
+    type Result = Option<SyncStatus>;
+
+    fn handle(
+        &mut self,
+        GetSyncStatus(stage): GetSyncStatus,
+        _ctx: &mut Self::Context,
+    ) -> Self::Result {
+        let child = self.children.iter().find(|(attempt, _)| attempt.stage == stage);
+        child.and_then(|(_, child)| child.barrier.status())
     }
 }
 

@@ -1,13 +1,13 @@
 //! The syncs of one stage attempt, as an actor.
 
-use crate::sync_gatherer::{GatheredSync, GatheredSyncs, GathererReply};
+use crate::shared_barrier::{ReplyTo, SharedBarrier};
 use crate::{Ask, ChildStopped, EventBus, GetMissing, Tell, TimerFired, TimerRequest};
 use actix::prelude::*;
 use phalanx_protocol::{
-    BarrierEffect, BarrierEvent, CloseReason, ContextBarrierState, OpenBarrier, PartitionRanges,
-    ReplyToken, RequestToSync, SyncError, SyncReply, TaskLeft, TimerKey, WithdrawSync,
+    BarrierEvent, CloseReason, OpenBarrier, PartitionRanges, RequestToSync, SyncError, SyncReply,
+    TaskLeft, TimerKey, WithdrawSync,
 };
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -17,21 +17,14 @@ use tokio::sync::oneshot;
 /// Child of a `BarrierCoordinatorActor`; may also be started alone, with [`Actor::start`], and
 /// spoken to with `Ask(RequestToSync)`. Once closed it stays as long as someone has its address, so
 /// that late callers are answered, too.
+///
+/// It is the mailbox of a [`SharedBarrier`]. The gatherers of its process, which run beside the
+/// tasks, give their `RequestToSync`s to that barrier themselves: so an answer does not cost a way
+/// to another thread and back, and a task that holds up its thread holds up nobody else's.
 pub struct ContextBarrierStateActor {
-    machine: ContextBarrierState,
-    /// Requests that wait for their answer.
-    waiting: HashMap<ReplyToken, ReplyTo>,
-    next_token: u64,
-    timer: Recipient<TimerRequest>,
-    events: EventBus,
+    barrier: Arc<SharedBarrier>,
     /// Told when this actor is gone.
     coordinator: Option<Recipient<ChildStopped>>,
-}
-
-/// Whom to answer. Dropped without an answer, both tell that there will be none.
-enum ReplyTo {
-    Caller(oneshot::Sender<SyncReply>),
-    Gatherer(GathererReply),
 }
 
 /// A request that came through the coordinator.
@@ -51,14 +44,13 @@ impl ContextBarrierStateActor {
         timer: Recipient<TimerRequest>,
         events: EventBus,
     ) -> Self {
-        ContextBarrierStateActor {
-            machine: ContextBarrierState::new(open, progress_interval),
-            waiting: HashMap::new(),
-            next_token: 0,
-            timer,
-            events,
-            coordinator: None,
-        }
+        let barrier = SharedBarrier::new(open, progress_interval, timer, events);
+        ContextBarrierStateActor::around(Arc::new(barrier))
+    }
+
+    /// The mailbox of a barrier that others use as well.
+    pub fn around(barrier: Arc<SharedBarrier>) -> Self {
+        ContextBarrierStateActor { barrier, coordinator: None }
     }
 
     /// Has the coordinator told when this actor is gone.
@@ -66,49 +58,20 @@ impl ContextBarrierStateActor {
         self.coordinator = Some(coordinator);
         self
     }
-
-    fn request(&mut self, request: RequestToSync, reply_to: ReplyTo, ctx: &mut Context<Self>) {
-        let token = ReplyToken(self.next_token);
-        self.next_token += 1;
-        self.waiting.insert(token, reply_to);
-        self.handle_event(BarrierEvent::RequestToSync { request, reply_to: token }, ctx);
-    }
-
-    fn handle_event(&mut self, event: BarrierEvent, ctx: &mut Context<Self>) {
-        let mut effects = Vec::new();
-        self.machine.handle(event, &mut effects);
-        for effect in effects {
-            match effect {
-                BarrierEffect::Reply { to, reply } => match self.waiting.remove(&to) {
-                    // A caller that went away needs no answer.
-                    Some(ReplyTo::Caller(caller)) => drop(caller.send(reply)),
-                    Some(ReplyTo::Gatherer(gatherer)) => gatherer.send(reply),
-                    None => {}
-                },
-                BarrierEffect::NotifyWaiting { to, note } => match self.waiting.get(&to) {
-                    Some(ReplyTo::Gatherer(gatherer)) => gatherer.note(note),
-                    Some(ReplyTo::Caller(_)) | None => {}
-                },
-                BarrierEffect::SetTimer { key, after } => {
-                    let (key, notify) = (TimerKey::Sync(key), ctx.address().recipient());
-                    self.timer.do_send(TimerRequest::Set { key, after, notify });
-                }
-                BarrierEffect::CancelTimer { key } => {
-                    self.timer.do_send(TimerRequest::Cancel { key: TimerKey::Sync(key) });
-                }
-                BarrierEffect::Emit(event) => self.events.emit(event),
-            }
-        }
-    }
 }
 
 impl Actor for ContextBarrierStateActor {
     type Context = Context<Self>;
 
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.barrier.notify(ctx.address().recipient());
+    }
+
     /// Also runs when a handler panicked.
     fn stopped(&mut self, _ctx: &mut Self::Context) {
+        self.barrier.give_up();
         if let Some(coordinator) = &self.coordinator {
-            coordinator.do_send(ChildStopped(self.machine.attempt()));
+            coordinator.do_send(ChildStopped(self.barrier.attempt()));
         }
     }
 }
@@ -119,11 +82,11 @@ impl Handler<Ask<RequestToSync>> for ContextBarrierStateActor {
     fn handle(
         &mut self,
         Ask(request): Ask<RequestToSync>,
-        ctx: &mut Self::Context,
+        _ctx: &mut Self::Context,
     ) -> Self::Result {
         let (attempt, epoch) = (request.attempt, request.epoch);
-        let (reply_to, reply) = oneshot::channel();
-        self.request(request, ReplyTo::Caller(reply_to), ctx);
+        let (caller, reply) = oneshot::channel();
+        self.barrier.request(request, ReplyTo::Caller(caller));
         Box::pin(async move {
             let lost = Err(SyncError::CoordinatorLost { attempt });
             reply.await.unwrap_or(SyncReply { attempt, epoch, result: lost })
@@ -134,59 +97,41 @@ impl Handler<Ask<RequestToSync>> for ContextBarrierStateActor {
 impl Handler<ForwardedSync> for ContextBarrierStateActor {
     type Result = ();
 
-    fn handle(&mut self, forwarded: ForwardedSync, ctx: &mut Self::Context) {
-        self.request(forwarded.request, ReplyTo::Caller(forwarded.caller), ctx);
-    }
-}
-
-impl Handler<GatheredSyncs> for ContextBarrierStateActor {
-    type Result = ();
-
-    fn handle(&mut self, GatheredSyncs(items): GatheredSyncs, ctx: &mut Self::Context) {
-        for item in items {
-            match item {
-                GatheredSync::Request(request, reply) => {
-                    self.request(request, ReplyTo::Gatherer(reply), ctx);
-                }
-                GatheredSync::Withdraw(withdraw) => {
-                    self.handle_event(BarrierEvent::WithdrawSync(withdraw), ctx);
-                }
-                GatheredSync::Left(left) => self.handle_event(BarrierEvent::TaskLeft(left), ctx),
-            }
-        }
+    fn handle(&mut self, forwarded: ForwardedSync, _ctx: &mut Self::Context) {
+        self.barrier.request(forwarded.request, ReplyTo::Caller(forwarded.caller));
     }
 }
 
 impl Handler<Tell<WithdrawSync>> for ContextBarrierStateActor {
     type Result = ();
 
-    fn handle(&mut self, Tell(withdraw): Tell<WithdrawSync>, ctx: &mut Self::Context) {
-        self.handle_event(BarrierEvent::WithdrawSync(withdraw), ctx);
+    fn handle(&mut self, Tell(withdraw): Tell<WithdrawSync>, _ctx: &mut Self::Context) {
+        self.barrier.handle(BarrierEvent::WithdrawSync(withdraw));
     }
 }
 
 impl Handler<Tell<TaskLeft>> for ContextBarrierStateActor {
     type Result = ();
 
-    fn handle(&mut self, Tell(left): Tell<TaskLeft>, ctx: &mut Self::Context) {
-        self.handle_event(BarrierEvent::TaskLeft(left), ctx);
+    fn handle(&mut self, Tell(left): Tell<TaskLeft>, _ctx: &mut Self::Context) {
+        self.barrier.handle(BarrierEvent::TaskLeft(left));
     }
 }
 
 impl Handler<Tell<CloseReason>> for ContextBarrierStateActor {
     type Result = ();
 
-    fn handle(&mut self, Tell(reason): Tell<CloseReason>, ctx: &mut Self::Context) {
-        self.handle_event(BarrierEvent::Close(reason), ctx);
+    fn handle(&mut self, Tell(reason): Tell<CloseReason>, _ctx: &mut Self::Context) {
+        self.barrier.handle(BarrierEvent::Close(reason));
     }
 }
 
 impl Handler<TimerFired> for ContextBarrierStateActor {
     type Result = ();
 
-    fn handle(&mut self, TimerFired { key }: TimerFired, ctx: &mut Self::Context) {
+    fn handle(&mut self, TimerFired { key }: TimerFired, _ctx: &mut Self::Context) {
         match key {
-            TimerKey::Sync(key) => self.handle_event(BarrierEvent::TimerFired(key), ctx),
+            TimerKey::Sync(key) => self.barrier.handle(BarrierEvent::TimerFired(key)),
             // Only the scheduler sets these.
             TimerKey::Scheduler(_) => {}
         }
@@ -197,6 +142,6 @@ impl Handler<GetMissing> for ContextBarrierStateActor {
     type Result = Option<PartitionRanges>;
 
     fn handle(&mut self, _: GetMissing, _ctx: &mut Self::Context) -> Self::Result {
-        self.machine.missing()
+        self.barrier.status().map(|status| status.missing)
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::run_task::{Reporter, RunningTasks, TaskBody, run_async, run_blocking};
 use crate::sync_gatherer::SyncGatherer;
-use crate::task::{Task, lock};
+use crate::task::Task;
+use crate::threads::{GroupId, Threads};
 use crate::{
     ExecutorLink, ExecutorLost, JoinExecutor, LaunchOnExecutor, RetireExecutor, TaskEnded, Tell,
 };
@@ -11,7 +12,7 @@ use phalanx_protocol::{
     ExecutorId, ExecutorJoined, ExecutorResources, Incarnation, KillTask, StageAttemptId,
 };
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tracing::error;
 
 /// Runs tasks in this process. Async tasks share its worker threads, blocking ones get a thread
@@ -20,6 +21,7 @@ use tracing::error;
 pub struct ExecutorActor {
     config: ExecutorConfig,
     threads: Threads,
+    group: GroupId,
     workers: Vec<ArbiterHandle>,
     running: RunningTasks,
     scheduler: SchedulerLink,
@@ -53,51 +55,6 @@ pub struct SchedulerLink {
     pub lost: Recipient<ExecutorLost>,
 }
 
-/// The threads that were started for async tasks and timers, to be waited for at the end, and the
-/// tasks that run on them or on threads of their own.
-#[derive(Clone, Default)]
-pub struct Threads(Arc<Mutex<ThreadsInner>>);
-
-#[derive(Default)]
-struct ThreadsInner {
-    arbiters: Vec<Arbiter>,
-    running: Vec<RunningTasks>,
-}
-
-impl Threads {
-    /// No threads yet.
-    pub fn new() -> Self {
-        Threads::default()
-    }
-
-    pub(crate) fn spawn(&self) -> io::Result<ArbiterHandle> {
-        let arbiter = Arbiter::try_new()?;
-        let handle = arbiter.handle();
-        lock(&self.0).arbiters.push(arbiter);
-        Ok(handle)
-    }
-
-    /// The tasks that run now, also those of executors that were given up.
-    pub(crate) fn running_tasks(&self) -> Vec<Arc<Task>> {
-        let mut tasks: Vec<_> = lock(&self.0).running.iter().flat_map(RunningTasks::all).collect();
-        tasks.sort_by_key(|task| task.task_attempt());
-        tasks
-    }
-
-    /// Waits until all have ended, however long the tasks on them take.
-    pub(crate) fn stop_and_join(&self) {
-        let arbiters = std::mem::take(&mut lock(&self.0).arbiters);
-        for arbiter in &arbiters {
-            arbiter.stop();
-        }
-        for arbiter in arbiters {
-            if arbiter.join().is_err() {
-                error!("a worker thread panicked outside of its tasks");
-            }
-        }
-    }
-}
-
 impl ExecutorActor {
     /// Starts the executor's threads and actor on the current arbiter, and has it join the
     /// scheduler.
@@ -109,15 +66,13 @@ impl ExecutorActor {
         threads: Threads,
         scheduler: SchedulerLink,
     ) -> io::Result<Addr<Self>> {
-        let workers: Vec<ArbiterHandle> = (0..config.worker_threads.max(1))
-            .map(|_| threads.spawn())
-            .collect::<io::Result<_>>()?;
         let running = RunningTasks::default();
-        lock(&threads.0).running.push(running.clone());
+        let (group, workers) = threads.spawn(config.worker_threads.max(1), running.clone())?;
         let actor = ExecutorActor {
             config: config.clone(),
             threads,
-            workers: workers.clone(),
+            group,
+            workers,
             running,
             scheduler: scheduler.clone(),
             given_up: false,
@@ -125,7 +80,7 @@ impl ExecutorActor {
         let addr = actor.start();
         let ExecutorConfig { executor, incarnation, address, resources, .. } = config;
         let joined = ExecutorJoined { executor, incarnation, address, resources };
-        let link = ExecutorLink::local(addr.clone(), workers);
+        let link = ExecutorLink::local(addr.clone());
         scheduler.join.do_send(JoinExecutor { joined, link });
         Ok(addr)
     }
@@ -138,16 +93,28 @@ impl ExecutorActor {
         }
     }
 
-    fn kill_all(&self, reason: &str) {
-        for task in self.running.all() {
-            task.kill(reason);
+    fn kill(&self, task: &Arc<Task>, reason: &str) {
+        task.kill(reason);
+        self.reporter().end_if_not_begun(task, &self.running);
+    }
+
+    /// A worker thread does not take tasks any more: a task ended it, or the system.
+    fn a_thread_is_gone(&mut self, ctx: &mut Context<Self>) {
+        self.report_lost("lost a worker thread");
+        ctx.notify(RetireExecutor { comes_back: true });
+    }
+
+    fn report_lost(&mut self, reason: &str) {
+        if !std::mem::replace(&mut self.given_up, true) {
+            let ExecutorConfig { executor, incarnation, .. } = self.config;
+            let reason = reason.to_owned();
+            self.scheduler.lost.do_send(ExecutorLost { executor, incarnation, reason });
         }
     }
 }
 
-/// Which of `workers` threads runs a gang's first task; the others follow in turn. Its barrier
-/// lives there, too.
-pub(crate) fn first_worker(attempt: StageAttemptId, workers: usize) -> usize {
+/// Which of `workers` threads runs a gang's first task; the others follow in turn.
+fn first_worker(attempt: StageAttemptId, workers: usize) -> usize {
     (attempt.stage.0 % workers as u64) as usize
 }
 
@@ -156,22 +123,19 @@ impl Actor for ExecutorActor {
 
     /// Also runs when a handler panicked.
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        self.kill_all("its executor has ended");
-        for worker in &self.workers {
-            worker.stop();
+        // First: what the tasks then report is a consequence.
+        self.report_lost("ended unexpectedly");
+        for task in self.running.all() {
+            self.kill(&task, "its executor has ended");
         }
-        if !self.given_up {
-            let ExecutorConfig { executor, incarnation, .. } = self.config;
-            let reason = "ended unexpectedly".to_owned();
-            self.scheduler.lost.do_send(ExecutorLost { executor, incarnation, reason });
-        }
+        self.threads.release(self.group);
     }
 }
 
 impl Handler<LaunchOnExecutor> for ExecutorActor {
     type Result = ();
 
-    fn handle(&mut self, message: LaunchOnExecutor, _ctx: &mut Self::Context) {
+    fn handle(&mut self, message: LaunchOnExecutor, ctx: &mut Self::Context) {
         let LaunchOnExecutor { mut launch, name, body, barrier } = message;
         let tasks = std::mem::take(&mut launch.tasks);
         let executor = self.config.executor;
@@ -180,7 +144,7 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
                 let gatherer = barrier.map(SyncGatherer::start);
                 for task in tasks {
                     let task = Task::new(&launch, &name, task, executor, gatherer.clone());
-                    run_blocking(self.running.list(task), code.clone(), self.reporter());
+                    run_blocking(self.running.list(task, self.reporter()), code.clone());
                 }
             }
             TaskBody::Async(code) => {
@@ -196,18 +160,21 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
                     let (gatherer, pump) = gatherer.unzip();
                     let tasks = share.into_iter().map(|task| {
                         let task = Task::new(&launch, &name, task, executor, gatherer.clone());
-                        self.running.list(task)
+                        self.running.list(task, self.reporter())
                     });
                     let tasks: Vec<_> = tasks.collect();
-                    let (code, reporter) = (code.clone(), self.reporter());
-                    self.workers[worker].spawn_fn(move || {
+                    let code = code.clone();
+                    let is_taken = self.workers[worker].spawn_fn(move || {
                         for task in tasks {
-                            actix_rt::spawn(run_async(task, code.clone(), reporter.clone()));
+                            actix_rt::spawn(run_async(task, code.clone()));
                         }
                         if let Some(pump) = pump {
                             actix_rt::spawn(pump);
                         }
                     });
+                    if !is_taken {
+                        self.a_thread_is_gone(ctx);
+                    }
                 }
             }
         }
@@ -220,7 +187,7 @@ impl Handler<Tell<KillTask>> for ExecutorActor {
     fn handle(&mut self, Tell(kill): Tell<KillTask>, _ctx: &mut Self::Context) {
         for id in &kill.tasks {
             if let Some(task) = self.running.get(*id) {
-                task.kill(&kill.reason);
+                self.kill(&task, &kill.reason);
             }
         }
     }

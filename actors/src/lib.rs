@@ -21,28 +21,34 @@
 mod actor_system;
 mod barrier_coordinator_actor;
 mod context_barrier_state_actor;
+mod drop_thread;
 mod event_bus;
 mod executor_actor;
 mod messages;
 mod run_task;
+mod shared_barrier;
 mod stage_run;
 mod sync_gatherer;
 mod task;
 mod task_scheduler_actor;
 pub mod testing;
+mod threads;
 mod timer_actor;
 
 pub use actor_system::{ActorSystem, StartError, SystemConfig};
 pub use barrier_coordinator_actor::BarrierCoordinatorActor;
 pub use context_barrier_state_actor::ContextBarrierStateActor;
 pub use event_bus::{EventBus, EventRecord};
-pub use executor_actor::{ExecutorActor, ExecutorConfig, SchedulerLink, Threads};
+pub use executor_actor::{ExecutorActor, ExecutorConfig, SchedulerLink};
 pub use messages::{
     Ask, BarrierLost, CancelStage, ChildStopped, ExecutorLink, ExecutorLost, GetMissing,
-    GetStageStatus, GetStatus, JoinExecutor, KillPartition, LaunchOnExecutor, RemoveExecutor,
-    RetireExecutor, RuntimeStatus, Shutdown, StageEnded, Submit, TaskEnded, Tell,
+    GetStageStatus, GetStatus, GetSyncStatus, JoinExecutor, KillPartition, LaunchOnExecutor,
+    RemoveExecutor, RetireExecutor, RuntimeStatus, Shutdown, StageEnded, Submit, SyncStatus,
+    TaskEnded, Tell,
 };
 pub use run_task::{BoxError, Payload, TaskBody, TaskOutput};
+pub use shared_barrier::SharedBarrier;
 pub use task::{SyncCall, Task};
 pub use task_scheduler_actor::TaskSchedulerActor;
+pub use threads::{Threads, runs_async_tasks};
 pub use timer_actor::{DURATION_MAX, TimerActor, TimerFired, TimerRequest};

@@ -1,12 +1,12 @@
 //! Envelopes: what actix needs around the plain messages of `phalanx-protocol`.
 
 use crate::run_task::{BoxError, Payload, TaskBody, TaskOutput};
-use crate::{ContextBarrierStateActor, ExecutorActor};
+use crate::{ContextBarrierStateActor, ExecutorActor, SharedBarrier};
 use actix::prelude::*;
 use phalanx_protocol::{
-    ExecutorId, ExecutorJoined, ExecutorStatus, Incarnation, KillTask, LaunchTasks, OpenBarrier,
-    PartitionId, PartitionRanges, RequestToSync, StageAttemptId, StageFailure, StageId,
-    StageStatus, SubmitStage, SyncReply, TaskReport,
+    Epoch, ExecutorId, ExecutorJoined, ExecutorStatus, Incarnation, KillTask, LaunchTasks,
+    OpenBarrier, PartitionId, PartitionRanges, RequestToSync, StageAttemptId, StageFailure,
+    StageId, StageStatus, SubmitStage, SyncReply, TaskReport,
 };
 use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
@@ -37,6 +37,23 @@ impl Message for Ask<OpenBarrier> {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Option<PartitionRanges>")]
 pub struct GetMissing;
+
+/// Client to scheduler or coordinator: whom does the stage's open round wait for? `None`: none is
+/// open.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Option<SyncStatus>")]
+pub struct GetSyncStatus(pub StageId);
+
+/// A round that is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncStatus {
+    /// The stage attempt.
+    pub attempt: StageAttemptId,
+    /// The round.
+    pub epoch: Epoch,
+    /// Who has not arrived.
+    pub missing: PartitionRanges,
+}
 
 /// Child to coordinator: this attempt's actor is gone, by its end or by a panic.
 #[derive(Clone, Copy, Debug, Message)]
@@ -136,19 +153,15 @@ pub struct ExecutorLink {
     pub kill: Recipient<Tell<KillTask>>,
     /// Gives the executor up.
     pub retire: Recipient<RetireExecutor>,
-    /// Threads that run its async tasks, so that a barrier can live beside its gang; empty if they
-    /// are elsewhere.
-    pub threads: Vec<ArbiterHandle>,
 }
 
 impl ExecutorLink {
     /// The link to a local executor.
-    pub(crate) fn local(addr: Addr<ExecutorActor>, threads: Vec<ArbiterHandle>) -> Self {
+    pub(crate) fn local(addr: Addr<ExecutorActor>) -> Self {
         ExecutorLink {
             launch: addr.clone().recipient(),
             kill: addr.clone().recipient(),
             retire: addr.recipient(),
-            threads,
         }
     }
 }
@@ -164,7 +177,7 @@ pub struct LaunchOnExecutor {
     /// The code.
     pub body: TaskBody,
     /// The gang's barrier; `None` for plain stages.
-    pub barrier: Option<Addr<ContextBarrierStateActor>>,
+    pub barrier: Option<Arc<SharedBarrier>>,
 }
 
 /// Scheduler to executor: you have been given up. A local one comes back as its next incarnation,

@@ -47,23 +47,30 @@ impl RunningTasks {
         lock(&self.0).values().cloned().collect()
     }
 
-    /// The task is listed until what is returned is dropped.
-    pub(crate) fn list(&self, task: Arc<Task>) -> Listed {
-        let id = task.task_attempt();
-        lock(&self.0).insert(id, task.clone());
-        Listed { task, running: self.clone() }
+    /// The task is listed until what is returned has been used to report its end, or dropped.
+    pub(crate) fn list(&self, task: Arc<Task>, reporter: Reporter) -> Listed {
+        lock(&self.0).insert(task.task_attempt(), task.clone());
+        Listed { task, running: self.clone(), reporter }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
     }
 }
 
-/// A task and its place in the list, which it leaves even if its code is dropped half-way.
+/// A task on the list of those that run. However it ends, even if its code is dropped half-way, its
+/// end is reported, once.
 pub(crate) struct Listed {
     task: Arc<Task>,
     running: RunningTasks,
+    reporter: Reporter,
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        lock(&self.running.0).remove(&self.task.task_attempt());
+        let lost = "its thread ended before its code did".to_owned();
+        let outcome = TaskOutcome::Failed(TaskFailure::ExecutorLost(lost));
+        self.reporter.report(&self.task, &self.running, outcome, None);
     }
 }
 
@@ -75,28 +82,42 @@ pub(crate) struct Reporter {
     pub(crate) scheduler: Recipient<TaskEnded>,
 }
 
-impl Reporter {
-    fn finish(&self, task: Listed, end: Result<TaskOutput, Box<dyn Any + Send>>) {
+impl Listed {
+    fn finish(self, end: Result<TaskOutput, Box<dyn Any + Send>>) {
         match end {
-            Ok(Ok(value)) => self.report(task, TaskOutcome::Succeeded, Some(Ok(value))),
+            Ok(Ok(value)) => self.report(TaskOutcome::Succeeded, Some(Ok(value))),
             Ok(Err(error)) => {
-                let outcome = TaskOutcome::Failed(failure_of(&task.task, &*error));
-                self.report(task, outcome, Some(Err(error)));
+                let outcome = TaskOutcome::Failed(failure_of(&self.task, &*error));
+                self.report(outcome, Some(Err(error)));
             }
-            // Whatever was thrown is dropped after the report: even that may panic.
             Err(panic) => {
                 let failure = TaskFailure::Panicked(text_of_panic(&*panic));
-                self.report(task, TaskOutcome::Failed(failure), None);
+                self.report(TaskOutcome::Failed(failure), None);
+                // Dropped after the report: even that may panic.
+                drop(panic);
             }
         }
     }
 
-    /// The report goes out before the leave: who fails because this task left cannot be taken for
-    /// the first cause.
-    fn report(&self, listed: Listed, outcome: TaskOutcome, output: Option<TaskOutput>) {
-        let task = listed.task.clone();
-        task.call_listeners(&outcome);
-        drop(listed);
+    fn report(&self, outcome: TaskOutcome, output: Option<TaskOutput>) {
+        self.reporter.report(&self.task, &self.running, outcome, output);
+    }
+}
+
+impl Reporter {
+    /// Only the first report of a task counts. It goes out before the leave: who fails because this
+    /// task left cannot be taken for the first cause.
+    fn report(
+        &self,
+        task: &Arc<Task>,
+        running: &RunningTasks,
+        outcome: TaskOutcome,
+        output: Option<TaskOutput>,
+    ) {
+        if !task.complete(&outcome) {
+            return;
+        }
+        lock(&running.0).remove(&task.task_attempt());
         let reason = match &outcome {
             TaskOutcome::Succeeded => LeaveReason::Returned,
             TaskOutcome::Failed(failure) => LeaveReason::Failed(failure.clone()),
@@ -112,6 +133,15 @@ impl Reporter {
         self.scheduler.do_send(TaskEnded { report, output });
         task.ended(reason);
     }
+
+    /// A killed task whose code has not begun, perhaps because its thread is held up, ends now.
+    pub(crate) fn end_if_not_begun(&self, task: &Arc<Task>, running: &RunningTasks) {
+        if task.begin() {
+            let reason = task.kill_reason().unwrap_or_default().to_owned();
+            let outcome = TaskOutcome::Failed(TaskFailure::Killed(reason));
+            self.report(task, running, outcome, None);
+        }
+    }
 }
 
 /// A killed task's error is the kill, whatever it made of it.
@@ -121,15 +151,24 @@ fn failure_of(task: &Task, error: &(dyn Error + 'static)) -> TaskFailure {
         // The text is the user's code as well.
         None => match catch_unwind(AssertUnwindSafe(|| text_with_sources(error))) {
             Ok(text) => TaskFailure::Error(text),
-            Err(panic) => TaskFailure::Panicked(text_of_panic(&*panic)),
+            Err(panic) => {
+                let text = text_of_panic(&*panic);
+                // Dropping it might panic again.
+                std::mem::forget(panic);
+                TaskFailure::Panicked(text)
+            }
         },
     }
 }
 
+/// Sources of an error that are named; one may be its own source.
+const SOURCES_MAX: usize = 32;
+
 fn text_with_sources(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
-    while let Some(cause) = source {
+    for _ in 0..SOURCES_MAX {
+        let Some(cause) = source else { break };
         text.push_str(": ");
         text.push_str(&cause.to_string());
         source = cause.source();
@@ -147,40 +186,42 @@ fn text_of_panic(panic: &(dyn Any + Send)) -> String {
 pub(crate) async fn run_async(
     listed: Listed,
     code: Arc<dyn Fn(Arc<Task>) -> LocalBoxFuture<'static, TaskOutput> + Send + Sync>,
-    reporter: Reporter,
 ) {
     let task = listed.task.clone();
+    if !task.begin() {
+        return;
+    }
     let span = span_of(&task);
     // The closure itself may panic before it gives a future.
     let run = async { code(task).await };
     let end = AssertUnwindSafe(run).catch_unwind().instrument(span).await;
-    reporter.finish(listed, end);
+    listed.finish(end);
 }
 
 /// Runs on a new thread, so that no pool's limit can keep a gang from being complete.
 pub(crate) fn run_blocking(
     listed: Listed,
     code: Arc<dyn Fn(Arc<Task>) -> TaskOutput + Send + Sync>,
-    reporter: Reporter,
 ) {
     let attempt = listed.task.attempt();
     let name = format!("phalanx-{}-{}", attempt.stage, listed.task.partition());
-    // Not moved into the thread: if there is none, the failure is still to be reported.
+    // Not moved into the thread: if there is none, that is the failure to report.
     let slot = Arc::new(Mutex::new(Some(listed)));
-    let (in_thread, at_end) = (slot.clone(), reporter.clone());
+    let in_thread = slot.clone();
     let started = std::thread::Builder::new().name(name).spawn(move || {
-        let Some(listed) = lock(&in_thread).take() else { return };
+        let Some(listed) = lock(&in_thread).take().filter(|listed| listed.task.begin()) else {
+            return;
+        };
         let end = {
             let _entered = span_of(&listed.task).entered();
             catch_unwind(AssertUnwindSafe(|| code(listed.task.clone())))
         };
-        at_end.finish(listed, end);
+        listed.finish(end);
     });
     if let Err(error) = started
         && let Some(listed) = lock(&slot).take()
     {
-        let failure = TaskFailure::NotStarted(no_thread(&error));
-        reporter.report(listed, TaskOutcome::Failed(failure), None);
+        listed.report(TaskOutcome::Failed(TaskFailure::NotStarted(no_thread(&error))), None);
     }
 }
 

@@ -1,11 +1,11 @@
 //! What the scheduler's actor keeps of a stage that its machine does not need to know: code,
 //! values, errors, and whom to tell.
 
+use crate::StageEnded;
+use crate::drop_thread::DropThread;
 use crate::run_task::{BoxError, Payload, TaskBody, TaskOutput};
-use crate::{ContextBarrierStateActor, StageEnded};
-use actix::Addr;
+use crate::shared_barrier::SharedBarrier;
 use phalanx_protocol::{PartitionId, StageFailure, TaskAttemptId};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 
@@ -14,7 +14,7 @@ pub(crate) struct StageRun {
     pub(crate) name: Arc<str>,
     pub(crate) body: TaskBody,
     /// The barrier of the current attempt.
-    pub(crate) barrier: Option<Addr<ContextBarrierStateActor>>,
+    pub(crate) barrier: Option<Arc<SharedBarrier>>,
     ended: oneshot::Sender<StageEnded>,
     outcome: watch::Sender<Option<Result<(), StageFailure>>>,
     /// By partition, of the current attempt.
@@ -41,24 +41,25 @@ impl StageRun {
         partition: PartitionId,
         task_attempt: TaskAttemptId,
         output: TaskOutput,
+        drops: &DropThread,
     ) {
         match output {
             Ok(value) => self.values[partition.0 as usize] = Some(value),
             Err(error) => {
                 let former = self.error.replace((task_attempt, error));
-                drop_elsewhere(former.map(|(_, error)| Box::new(error) as Payload));
+                drops.take(former.map(|(_, error)| Box::new(error) as Payload));
             }
         }
     }
 
     /// The attempt failed.
-    pub(crate) fn discard_values(&mut self) {
+    pub(crate) fn discard_values(&mut self, drops: &DropThread) {
         let none = no_values(self.values.len());
-        drop_elsewhere(std::mem::replace(&mut self.values, none).into_iter().flatten());
+        drops.take(std::mem::replace(&mut self.values, none).into_iter().flatten());
     }
 
     /// Tells all who wait.
-    pub(crate) fn end(self, result: Result<(), StageFailure>) {
+    pub(crate) fn end(self, result: Result<(), StageFailure>, drops: &DropThread) {
         let StageRun { body, ended, outcome, values, error, .. } = self;
         outcome.send_replace(Some(result.clone()));
         let result = match result {
@@ -71,7 +72,7 @@ impl StageRun {
                     other => (None, other),
                 };
                 let other = other.map(|(_, error)| Box::new(error) as Payload);
-                drop_elsewhere(values.into_iter().flatten().chain(other));
+                drops.take(values.into_iter().flatten().chain(other));
                 Err((failure, own))
             }
         };
@@ -79,27 +80,11 @@ impl StageRun {
             let values = result.unwrap_or_else(|(_, error)| {
                 error.into_iter().map(|error| Box::new(error) as Payload).collect()
             });
-            drop_elsewhere(values.into_iter().chain([Box::new(body) as Payload]));
+            drops.take(values.into_iter().chain([Box::new(body) as Payload]));
         }
     }
 }
 
 fn no_values(count: usize) -> Vec<Option<Payload>> {
     std::iter::repeat_with(|| None).take(count).collect()
-}
-
-/// Drops users' values where their `Drop` may take its time, and each alone, so that it may panic.
-pub(crate) fn drop_elsewhere(values: impl IntoIterator<Item = Payload>) {
-    let values: Vec<Payload> = values.into_iter().collect();
-    if values.is_empty() {
-        return;
-    }
-    tokio::task::spawn_blocking(move || {
-        for value in values {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-                // Dropping it might panic again.
-                std::mem::forget(panic);
-            }
-        }
-    });
 }

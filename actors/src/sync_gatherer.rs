@@ -1,12 +1,11 @@
-//! Gathers the arrivals of one gang on one thread, so that a round costs the coordinator one
-//! message per thread, not one per task.
+//! Gathers the arrivals of one gang on one thread, so that a round costs its barrier one message
+//! per thread, not one per task.
 
-use crate::ContextBarrierStateActor;
+use crate::shared_barrier::{ReplyTo, SharedBarrier};
 use crate::task::{Task, lock};
-use actix::prelude::*;
 use phalanx_protocol::{
-    Epoch, RequestToSync, StageAttemptId, StillWaiting, SyncError, SyncReply, TaskLeft,
-    WithdrawSync,
+    BarrierEvent, Epoch, RequestToSync, StageAttemptId, StillWaiting, SyncError, SyncReply,
+    TaskLeft, WithdrawSync,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -45,17 +44,6 @@ enum Inbox {
     Flush,
     Reply { batch: u64, reply: SyncReply },
     Note { batch: u64, note: StillWaiting },
-}
-
-/// What one thread's tasks have to say to their barrier, in order.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct GatheredSyncs(pub(crate) Vec<GatheredSync>);
-
-pub(crate) enum GatheredSync {
-    Request(RequestToSync, GathererReply),
-    Withdraw(WithdrawSync),
-    Left(TaskLeft),
 }
 
 /// The way back to the gatherer for one request. Dropped without an answer it says that the
@@ -97,7 +85,7 @@ impl Drop for GathererReply {
 
 impl SyncGatherer {
     /// A gatherer whose pump runs on this thread until the last task has let go of it.
-    pub(crate) fn start(barrier: Addr<ContextBarrierStateActor>) -> Arc<Self> {
+    pub(crate) fn start(barrier: Arc<SharedBarrier>) -> Arc<Self> {
         let (gatherer, pump) = SyncGatherer::new(barrier);
         actix_rt::spawn(pump);
         gatherer
@@ -105,7 +93,7 @@ impl SyncGatherer {
 
     /// A gatherer and its pump, which has to run on the tasks' thread.
     pub(crate) fn new(
-        barrier: Addr<ContextBarrierStateActor>,
+        barrier: Arc<SharedBarrier>,
     ) -> (Arc<Self>, impl Future<Output = ()> + 'static) {
         let outbox = Arc::new(Mutex::new(Outbox::default()));
         let (inbox, received) = mpsc::unbounded_channel();
@@ -163,20 +151,38 @@ impl SyncGatherer {
     fn request_flush(&self, outbox: &mut Outbox) {
         if !outbox.flush_requested {
             outbox.flush_requested = true;
-            // Closed only if the pump's thread is gone: then the executor is lost as well.
+            // Closed only if the pump's thread is gone: whatever is said then, nobody listens.
             let _ = self.inbox.send(Inbox::Flush);
         }
     }
 }
 
 struct Pump {
-    barrier: Addr<ContextBarrierStateActor>,
+    barrier: Arc<SharedBarrier>,
     outbox: Arc<Mutex<Outbox>>,
     /// Weak, or the pump would keep itself alive.
     replies: mpsc::WeakUnboundedSender<Inbox>,
     /// Who waits, by request sent.
     batches: HashMap<u64, Vec<Arc<Task>>>,
     next: u64,
+}
+
+impl Drop for Pump {
+    /// Its thread ends. The tasks that ran there are gone, but a call may have been moved
+    /// elsewhere.
+    fn drop(&mut self) {
+        let batches = std::mem::take(&mut self.batches).into_values().flatten();
+        let items = std::mem::take(&mut lock(&self.outbox).items).into_iter();
+        let unsent = items.filter_map(|item| match item {
+            Outgoing::Request { tasks, .. } => Some(tasks),
+            Outgoing::Withdraw(_) | Outgoing::Left(_) => None,
+        });
+        for task in batches.chain(unsent.flatten()) {
+            let (attempt, epoch) = (task.attempt(), task.epoch());
+            let result = Err(SyncError::CoordinatorLost { attempt });
+            task.reply(SyncReply { attempt, epoch, result });
+        }
+    }
 }
 
 impl Pump {
@@ -204,21 +210,22 @@ impl Pump {
             outbox.flush_requested = false;
             std::mem::take(&mut outbox.items)
         };
-        let items = items.into_iter().map(|item| match item {
-            Outgoing::Request { request, tasks } => {
-                let (batch, attempt, epoch) = (self.next, request.attempt, request.epoch);
-                self.next += 1;
-                self.batches.insert(batch, tasks);
-                // The tasks in `batches` hold the strong sender.
-                let inbox = self.replies.upgrade();
-                GatheredSync::Request(request, GathererReply { batch, attempt, epoch, inbox })
+        for item in items {
+            match item {
+                Outgoing::Request { request, tasks } => {
+                    let (batch, attempt, epoch) = (self.next, request.attempt, request.epoch);
+                    self.next += 1;
+                    self.batches.insert(batch, tasks);
+                    // The tasks in `batches` hold the strong sender.
+                    let inbox = self.replies.upgrade();
+                    let reply = GathererReply { batch, attempt, epoch, inbox };
+                    self.barrier.request(request, ReplyTo::Gatherer(reply));
+                }
+                Outgoing::Withdraw(withdraw) => {
+                    self.barrier.handle(BarrierEvent::WithdrawSync(withdraw));
+                }
+                Outgoing::Left(left) => self.barrier.handle(BarrierEvent::TaskLeft(left)),
             }
-            Outgoing::Withdraw(withdraw) => GatheredSync::Withdraw(withdraw),
-            Outgoing::Left(left) => GatheredSync::Left(left),
-        });
-        let items: Vec<GatheredSync> = items.collect();
-        if !items.is_empty() {
-            self.barrier.do_send(GatheredSyncs(items));
         }
     }
 }

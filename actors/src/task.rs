@@ -9,6 +9,7 @@ use phalanx_protocol::{
 };
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
@@ -26,9 +27,17 @@ pub struct Task {
     task_infos: Arc<[TaskInfo]>,
     killed: CancellationToken,
     kill_reason: OnceLock<String>,
-    listeners: Mutex<Vec<CompletionListener>>,
+    /// Whether its code has begun, or never will.
+    begun: AtomicBool,
+    completion: Mutex<Completion>,
     /// `None` in a plain stage.
     sync: Option<SyncPart>,
+}
+
+/// How the task ended, or who is to be told then.
+enum Completion {
+    Open(Vec<CompletionListener>),
+    Ended(TaskOutcome),
 }
 
 type CompletionListener = Box<dyn FnOnce(&TaskOutcome) + Send>;
@@ -76,7 +85,8 @@ impl Task {
             task_infos: task_infos.clone(),
             killed: CancellationToken::new(),
             kill_reason: OnceLock::new(),
-            listeners: Mutex::new(Vec::new()),
+            begun: AtomicBool::new(false),
+            completion: Mutex::new(Completion::Open(Vec::new())),
             sync: gatherer.map(|gatherer| SyncPart { gatherer, cell }),
         })
     }
@@ -131,7 +141,7 @@ impl Task {
         self.sync.as_ref().map_or(Epoch(0), |sync| lock(&sync.cell).machine.epoch())
     }
 
-    /// Cancelled when the task is killed.
+    /// Cancelled when the task is killed, and when it has ended.
     pub fn killed(&self) -> &CancellationToken {
         &self.killed
     }
@@ -141,10 +151,17 @@ impl Task {
         self.kill_reason.get().map(String::as_str)
     }
 
-    /// Has `listener` called with the outcome, once, when the task's code has ended; at once with
-    /// nothing lost if several are added. A listener's panic is logged and changes nothing.
+    /// Has `listener` called with the outcome, once, when the task's code has ended; at once if it
+    /// has. A listener's panic is logged and changes nothing.
     pub fn on_completion(&self, listener: impl FnOnce(&TaskOutcome) + Send + 'static) {
-        lock(&self.listeners).push(Box::new(listener));
+        let outcome = match &mut *lock(&self.completion) {
+            Completion::Open(listeners) => {
+                listeners.push(Box::new(listener));
+                return;
+            }
+            Completion::Ended(outcome) => outcome.clone(),
+        };
+        self.call(Box::new(listener), &outcome);
     }
 
     /// Arrives at the gang's next sync with `message`; resolves with the release.
@@ -166,19 +183,42 @@ impl Task {
         }
     }
 
-    /// The task's code has ended.
+    /// The task has ended: its calls fail, and what waits for a kill need not wait any more.
     pub(crate) fn ended(self: &Arc<Self>, reason: LeaveReason) {
         self.handle(TaskSyncEvent::Ended(reason));
+        self.kill("its task has ended");
     }
 
-    pub(crate) fn call_listeners(&self, outcome: &TaskOutcome) {
-        for listener in std::mem::take(&mut *lock(&self.listeners)) {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| listener(outcome))) {
-                // Dropping it might panic again.
-                std::mem::forget(panic);
-                error!(attempt = %self.attempt, partition = %self.partition(),
-                    "a completion listener panicked");
+    /// Whether the task's code may begin; true for the first who asks.
+    pub(crate) fn begin(&self) -> bool {
+        !self.begun.swap(true, Ordering::SeqCst)
+    }
+
+    /// Books the outcome and calls the listeners. False if that was done before.
+    pub(crate) fn complete(&self, outcome: &TaskOutcome) -> bool {
+        let listeners = {
+            let mut completion = lock(&self.completion);
+            match &mut *completion {
+                Completion::Ended(_) => return false,
+                Completion::Open(listeners) => {
+                    let listeners = std::mem::take(listeners);
+                    *completion = Completion::Ended(outcome.clone());
+                    listeners
+                }
             }
+        };
+        for listener in listeners {
+            self.call(listener, outcome);
+        }
+        true
+    }
+
+    fn call(&self, listener: CompletionListener, outcome: &TaskOutcome) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| listener(outcome))) {
+            // Dropping it might panic again.
+            std::mem::forget(panic);
+            error!(attempt = %self.attempt, partition = %self.partition(),
+                "a completion listener panicked");
         }
     }
 
@@ -208,9 +248,7 @@ impl Task {
         let mut cell = lock(&sync.cell);
         let woken = self.run(event, sync, &mut cell);
         drop(cell);
-        for waker in woken {
-            waker.wake();
-        }
+        wake(woken);
     }
 
     /// Hands the event to the machine and carries out its effects; returns who is to be woken once
@@ -293,8 +331,10 @@ impl Future for SyncCall {
         let Some(sync) = &task.sync else {
             return Poll::Ready(Err(SyncError::NotABarrierStage { attempt: task.attempt }));
         };
-        let mut cell = lock(&sync.cell);
+        // A waker is the caller's code: it is cloned and dropped outside of the lock.
+        let mut waker = Some(cx.waker().clone());
         let mut woken = Vec::new();
+        let mut cell = lock(&sync.cell);
         let id = match std::mem::replace(&mut self.state, CallState::Done) {
             CallState::New { method, message, caller } => {
                 task.log_entered(cell.machine.epoch(), caller);
@@ -302,8 +342,8 @@ impl Future for SyncCall {
                 cell.next_call += 1;
                 let since = (SystemTime::now(), Instant::now());
                 cell.calls.push(PendingCall { id, since, waker: None, result: None });
-                woken =
-                    task.run(TaskSyncEvent::Call { call: id, method, message }, sync, &mut cell);
+                let call = TaskSyncEvent::Call { call: id, method, message };
+                woken = task.run(call, sync, &mut cell);
                 id
             }
             CallState::Waiting(id) => id,
@@ -320,15 +360,14 @@ impl Future for SyncCall {
                 Poll::Ready(result)
             }
             None => {
-                cell.calls[index].waker = Some(cx.waker().clone());
+                std::mem::swap(&mut cell.calls[index].waker, &mut waker);
                 self.state = CallState::Waiting(id);
                 Poll::Pending
             }
         };
         drop(cell);
-        for waker in woken {
-            waker.wake();
-        }
+        drop(waker);
+        wake(woken);
         result
     }
 }
@@ -337,8 +376,24 @@ impl Drop for SyncCall {
     fn drop(&mut self) {
         let CallState::Waiting(id) = self.state else { return };
         if let Some(sync) = &self.task.sync {
-            lock(&sync.cell).calls.retain(|call| call.id != id);
+            let dropped = {
+                let mut cell = lock(&sync.cell);
+                let index = cell.calls.iter().position(|call| call.id == id);
+                index.map(|index| cell.calls.swap_remove(index))
+            };
             self.task.handle(TaskSyncEvent::Dropped(id));
+            drop(dropped);
+        }
+    }
+}
+
+/// Wakes callers; one whose waker panics must not keep the others from it.
+fn wake(wakers: Vec<Waker>) {
+    for waker in wakers {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+            // Dropping it might panic again.
+            std::mem::forget(panic);
+            error!("a waker of a waiting call panicked");
         }
     }
 }

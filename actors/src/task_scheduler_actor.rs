@@ -1,14 +1,16 @@
 //! Admission, slots, gangs, attempts and retries, as an actor.
 
-use crate::barrier_coordinator_actor::{Cradle, OpenBarrierIn};
-use crate::executor_actor::first_worker;
+use crate::barrier_coordinator_actor::OpenBarrierIn;
+use crate::drop_thread::DropThread;
 
-use crate::run_task::{TaskBody, TaskOutput};
-use crate::stage_run::{StageRun, drop_elsewhere};
+use crate::run_task::TaskOutput;
+use crate::shared_barrier::SharedBarrier;
+use crate::stage_run::StageRun;
 use crate::{
     BarrierCoordinatorActor, BarrierLost, CancelStage, EventBus, ExecutorLink, ExecutorLost,
-    GetStageStatus, GetStatus, JoinExecutor, KillPartition, LaunchOnExecutor, RemoveExecutor,
-    RetireExecutor, RuntimeStatus, Shutdown, Submit, TaskEnded, Tell, TimerFired, TimerRequest,
+    GetStageStatus, GetStatus, GetSyncStatus, JoinExecutor, KillPartition, LaunchOnExecutor,
+    RemoveExecutor, RetireExecutor, RuntimeStatus, Shutdown, Submit, SyncStatus, TaskEnded, Tell,
+    TimerFired, TimerRequest,
 };
 use actix::prelude::*;
 use phalanx_protocol::{
@@ -16,6 +18,7 @@ use phalanx_protocol::{
     SchedulerEvent, StageFailure, StageId, StageStatus, TaskScheduler, TimerKey,
 };
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -29,6 +32,7 @@ pub struct TaskSchedulerActor {
     progress_interval: Duration,
     timer: Recipient<TimerRequest>,
     events: EventBus,
+    drops: DropThread,
     /// Who waits for the end of the shutdown.
     drained: Vec<oneshot::Sender<()>>,
 }
@@ -50,6 +54,7 @@ impl TaskSchedulerActor {
             progress_interval,
             timer,
             events,
+            drops: DropThread::start(),
             drained: Vec::new(),
         }
     }
@@ -65,26 +70,24 @@ impl TaskSchedulerActor {
         while let Some(event) = events.pop_front() {
             let mut effects = Vec::new();
             self.machine.handle(event, &mut effects);
-            let home = self.home(&effects);
             for effect in effects {
-                self.run(effect, home.as_ref(), &mut output, &mut events, ctx);
+                self.run(effect, &mut output, &mut events, ctx);
             }
         }
         if let Some(unwanted) = output {
-            drop_elsewhere([unwanted.unwrap_or_else(|error| Box::new(error))]);
+            self.drops.take([unwanted.unwrap_or_else(|error| Box::new(error))]);
         }
     }
 
     fn run(
         &mut self,
         effect: SchedulerEffect,
-        home: Option<&ArbiterHandle>,
         output: &mut Option<TaskOutput>,
         events: &mut VecDeque<SchedulerEvent>,
         ctx: &mut Context<Self>,
     ) {
         match effect {
-            SchedulerEffect::OpenBarrier(open) => self.open_barrier(open, home, ctx),
+            SchedulerEffect::OpenBarrier(open) => self.open_barrier(open, ctx),
             SchedulerEffect::LaunchTasks { executor, launch } => {
                 events.extend(self.launch(executor, launch));
             }
@@ -103,17 +106,17 @@ impl TaskSchedulerActor {
             }
             SchedulerEffect::KeepPayload { stage, partition, task_attempt } => {
                 if let (Some(run), Some(output)) = (self.stages.get_mut(&stage), output.take()) {
-                    run.keep(partition, task_attempt, output);
+                    run.keep(partition, task_attempt, output, &self.drops);
                 }
             }
             SchedulerEffect::DiscardPayloads(stage) => {
                 if let Some(run) = self.stages.get_mut(&stage) {
-                    run.discard_values();
+                    run.discard_values(&self.drops);
                 }
             }
             SchedulerEffect::StageEnded { stage, result } => {
                 if let Some(run) = self.stages.remove(&stage) {
-                    run.end(result);
+                    run.end(result, &self.drops);
                 }
             }
             SchedulerEffect::RetireExecutor { executor, incarnation } => {
@@ -133,36 +136,13 @@ impl TaskSchedulerActor {
         }
     }
 
-    /// The thread beside whose tasks a barrier opened by these effects shall live: that of the
-    /// first async task launched by them.
-    fn home(&self, effects: &[SchedulerEffect]) -> Option<ArbiterHandle> {
-        let opens = |effect: &SchedulerEffect| matches!(effect, SchedulerEffect::OpenBarrier(_));
-        if !effects.iter().any(opens) {
-            return None;
-        }
-        effects.iter().find_map(|effect| {
-            let SchedulerEffect::LaunchTasks { executor, launch } = effect else { return None };
-            let (_, link) = self.executors.get(executor)?;
-            match self.stages.get(&launch.attempt.stage)?.body {
-                TaskBody::Async(_) if !link.threads.is_empty() => {
-                    let first = first_worker(launch.attempt, link.threads.len());
-                    Some(link.threads[first].clone())
-                }
-                TaskBody::Async(_) | TaskBody::Blocking(_) => None,
-            }
-        })
-    }
-
-    fn open_barrier(
-        &mut self,
-        open: OpenBarrier,
-        home: Option<&ArbiterHandle>,
-        ctx: &mut Context<Self>,
-    ) {
-        let home = home.cloned().unwrap_or_else(Arbiter::current);
-        let cradle = Cradle::new(open.task_attempts.len(), home);
+    /// Made here, so that this step can both tell the coordinator and launch tasks with it.
+    fn open_barrier(&mut self, open: OpenBarrier, ctx: &mut Context<Self>) {
+        let (timer, events) = (self.timer.clone(), self.events.clone());
+        let barrier = SharedBarrier::new(open.clone(), self.progress_interval, timer, events);
+        let barrier = Arc::new(barrier);
         if let Some(run) = self.stages.get_mut(&open.attempt.stage) {
-            run.barrier = Some(cradle.child.clone());
+            run.barrier = Some(barrier.clone());
         }
         let alive = self.coordinator.take().filter(Addr::connected);
         let coordinator = alive.unwrap_or_else(|| {
@@ -171,7 +151,7 @@ impl TaskSchedulerActor {
                 .with_scheduler(ctx.address().recipient())
                 .start()
         });
-        coordinator.do_send(OpenBarrierIn(open, cradle));
+        coordinator.do_send(OpenBarrierIn(open, barrier));
         self.coordinator = Some(coordinator);
     }
 
@@ -224,7 +204,7 @@ impl Handler<Submit> for TaskSchedulerActor {
         let (name, num_tasks) = (submit.spec.name.as_str().into(), submit.spec.num_tasks);
         let run = StageRun::new(name, num_tasks, body, ended, outcome);
         if let Some(reason) = refusal {
-            run.end(Err(StageFailure::Refused { reason }));
+            run.end(Err(StageFailure::Refused { reason }), &self.drops);
             return;
         }
         self.stages.insert(submit.stage, run);
@@ -325,6 +305,16 @@ impl Handler<GetStageStatus> for TaskSchedulerActor {
         _: &mut Self::Context,
     ) -> Self::Result {
         self.machine.stage_status(stage)
+    }
+}
+
+impl Handler<GetSyncStatus> for TaskSchedulerActor {
+    type Result = ResponseFuture<Option<SyncStatus>>;
+
+    fn handle(&mut self, message: GetSyncStatus, _ctx: &mut Self::Context) -> Self::Result {
+        let asked = self.coordinator.as_ref().map(|coordinator| coordinator.send(message));
+        // A coordinator that is gone has no rounds.
+        Box::pin(async { asked?.await.ok().flatten() })
     }
 }
 

@@ -63,7 +63,8 @@ impl Handler<Advance> for ManualTimer {
 
     fn handle(&mut self, Advance(by): Advance, _ctx: &mut Self::Context) -> Self::Result {
         self.now = self.now.saturating_add(by);
-        let later = self.armed.split_off(&(self.now + Duration::from_nanos(1), 0));
+        let next = self.now.saturating_add(Duration::from_nanos(1));
+        let later = self.armed.split_off(&(next, 0));
         let due = std::mem::replace(&mut self.armed, later);
         let fired = due.into_values().map(|(key, notify)| {
             notify.do_send(TimerFired { key });

@@ -6,8 +6,8 @@ use phalanx_actors::testing::{InjectPanic, ManualTimer};
 use phalanx_actors::{
     Ask, ContextBarrierStateActor, EventBus, ExecutorActor, ExecutorConfig, ExecutorLink,
     ExecutorLost, GetMissing, GetStageStatus, JoinExecutor, LaunchOnExecutor, Payload,
-    RetireExecutor, SchedulerLink, Shutdown, Submit, TaskBody, TaskEnded, TaskSchedulerActor, Tell,
-    Threads,
+    RetireExecutor, SchedulerLink, SharedBarrier, Shutdown, Submit, TaskBody, TaskEnded,
+    TaskSchedulerActor, Tell, Threads,
 };
 use phalanx_protocol::{
     Arrival, Epoch, ExecutorId, ExecutorJoined, ExecutorResources, Incarnation, KillTask,
@@ -85,12 +85,11 @@ impl Fixture {
         let executor = ExecutorActor::start_local(config, Threads::new(), scheduler).unwrap();
         let Some(Heard::Joined(joined)) = heard.recv().await else { panic!("joins first") };
         assert_eq!(joined.joined.incarnation, Incarnation(2));
-        assert_eq!(joined.link.threads.len(), 2);
         Fixture { executor, heard }
     }
 
     /// Launches the first `count` tasks of a gang that has one more.
-    fn launch(&self, count: u32, body: TaskBody, barrier: Option<Addr<ContextBarrierStateActor>>) {
+    fn launch(&self, count: u32, body: TaskBody, barrier: Option<Arc<SharedBarrier>>) {
         let num_tasks = count + 1;
         let tasks = (0..count).map(|partition| LaunchTask {
             partition: PartitionId(partition),
@@ -166,11 +165,12 @@ fn request(num_tasks: u32, partition: u32) -> RequestToSync {
     }
 }
 
-fn barrier(num_tasks: u32) -> Addr<ContextBarrierStateActor> {
+fn barrier(num_tasks: u32) -> (Arc<SharedBarrier>, Addr<ContextBarrierStateActor>) {
     let task_attempts = (0..u64::from(num_tasks)).map(TaskAttemptId).collect();
     let open = OpenBarrier { attempt: ATTEMPT, task_attempts, sync_timeout: SECOND };
     let timer = ManualTimer::default().start().recipient();
-    ContextBarrierStateActor::new(open, SECOND, timer, EventBus::new(8)).start()
+    let barrier = Arc::new(SharedBarrier::new(open, SECOND, timer, EventBus::new(8)));
+    (barrier.clone(), ContextBarrierStateActor::around(barrier).start())
 }
 
 /// Tasks that wait in `barrier()` and return its error.
@@ -189,8 +189,8 @@ fn waits() -> TaskBody {
 #[actix::test]
 async fn a_kill_is_handled_while_ten_thousand_requests_are_queued() {
     let mut fixture = Fixture::start().await;
-    let barrier = barrier(3);
-    fixture.launch(2, waits(), Some(barrier.clone()));
+    let (shared, barrier) = barrier(3);
+    fixture.launch(2, waits(), Some(shared));
     while barrier.send(GetMissing).await.unwrap().is_none_or(|missing| missing.len() > 1) {
         tokio::task::yield_now().await;
     }
@@ -214,8 +214,8 @@ async fn a_kill_is_handled_while_ten_thousand_requests_are_queued() {
 #[actix::test]
 async fn when_the_barrier_dies_its_tasks_are_told() {
     let mut fixture = Fixture::start().await;
-    let barrier = barrier(3);
-    fixture.launch(2, waits(), Some(barrier.clone()));
+    let (shared, barrier) = barrier(3);
+    fixture.launch(2, waits(), Some(shared));
     while barrier.send(GetMissing).await.unwrap().is_none_or(|missing| missing.len() > 1) {
         tokio::task::yield_now().await;
     }
@@ -328,7 +328,6 @@ async fn a_scheduler_alone_launches_kills_and_answers() {
         launch: hands.clone().recipient(),
         kill: hands.clone().recipient(),
         retire: hands.recipient(),
-        threads: Vec::new(),
     };
     scheduler.do_send(JoinExecutor { joined, link });
     let launch = launches.recv().await.unwrap();
@@ -374,7 +373,6 @@ async fn an_executor_that_cannot_be_reached_is_lost_and_not_waited_for() {
         launch: dead.clone().recipient(),
         kill: dead.clone().recipient(),
         retire: dead.recipient(),
-        threads: Vec::new(),
     };
     scheduler.do_send(JoinExecutor { joined, link });
     let mut outcome = submit(&scheduler, 3, 2);

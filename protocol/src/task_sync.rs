@@ -232,8 +232,8 @@ impl TaskSync {
     fn released(&mut self, release: Release, effects: &mut Vec<TaskSyncEffect>) {
         let State::Waiting { call, callers } = &self.state else { return };
         let counted = release.messages.get(self.partition.0 as usize);
-        let same =
-            release.method == call.method && counted.is_none_or(|message| *message == call.message);
+        let same = release.method == call.method
+            && counted.is_none_or(|message| is_same(message, &call.message));
         if same {
             let answered = State::Answered { release: release.clone(), callers: callers.clone() };
             self.complete(Ok(release), effects);
@@ -281,6 +281,11 @@ impl TaskSync {
             }],
         }
     }
+}
+
+/// Whether two messages are equal; usually they are one, and perhaps large.
+fn is_same(one: &Bytes, other: &Bytes) -> bool {
+    (one.as_ptr(), one.len()) == (other.as_ptr(), other.len()) || one == other
 }
 
 #[cfg(test)]

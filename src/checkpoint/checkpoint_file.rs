@@ -48,6 +48,12 @@ pub(super) fn list(directory: &Path) -> Result<BTreeMap<Key, PathBuf>, Checkpoin
     Ok(found)
 }
 
+/// Where a checkpoint is kept. Names of newer ones sort behind.
+pub(super) fn path_of(directory: &Path, key: Key) -> PathBuf {
+    let Key { run, attempt, step } = key;
+    directory.join(format!("{run:06}-{attempt:04}-{step:012}{SUFFIX}"))
+}
+
 /// A run number that no other submission has or had, in this process or another: one more than any
 /// before, claimed by an empty file of that name.
 pub(super) fn claim_run(directory: &Path) -> Result<u64, CheckpointError> {
@@ -73,7 +79,7 @@ pub(super) fn claim_run(directory: &Path) -> Result<u64, CheckpointError> {
 pub(super) fn write(directory: &Path, file: &CheckpointFile) -> Result<(), CheckpointError> {
     fs::create_dir_all(directory).map_err(io_error(directory))?;
     let Key { run, attempt, step } = file.key;
-    let path = directory.join(format!("{run:06}-{attempt:04}-{step:012}{SUFFIX}"));
+    let path = path_of(directory, file.key);
     let temporary = path.with_extension("tmp");
     let contents = Contents { stage: &file.stage, run, attempt, step, value: &file.value };
     let contents = codec::encode(&contents)

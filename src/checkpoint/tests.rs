@@ -7,7 +7,9 @@ fn value(text: &str) -> Bytes {
     codec::encode(text).unwrap()
 }
 
+/// What the first task of an attempt finds.
 fn restored(checkpoints: &Checkpoints, attempt: u32) -> Option<Restored<String>> {
+    checkpoints.begin(attempt);
     checkpoints.restore(attempt).unwrap()
 }
 
@@ -30,9 +32,36 @@ fn behaves(checkpoints: &Checkpoints) {
     checkpoints.save(1, 1, ME, value("c")).unwrap();
     assert_eq!(restored(checkpoints, 1), at(2, "b"), "the same for all of the attempt");
     assert_eq!(restored(checkpoints, 2), at(1, "c"), "the newest, not the furthest");
-    let refused = checkpoints.save(1, 1, PartitionId(3), value("d")).unwrap_err();
-    assert!(refused.to_string().contains("by partition 0 already"), "{refused}");
     assert!(checkpoints.restore::<u64>(2).is_err(), "of another type");
+    checkpoints.save(2, 1, ME, value("d")).unwrap();
+    let refused = checkpoints.save(2, 1, PartitionId(3), value("e")).unwrap_err();
+    assert!(refused.to_string().contains("by partition 0 already"), "{refused}");
+}
+
+/// What is promised to the tasks of an attempt while others save.
+fn is_the_same_for_all(checkpoints: &Checkpoints) {
+    checkpoints.save(0, 10, ME, value("ten")).unwrap();
+    assert_eq!(restored(checkpoints, 1), at(10, "ten"));
+    for step in 11..20 {
+        checkpoints.save(1, step, ME, value("later")).unwrap();
+        assert_eq!(restored(checkpoints, 1), at(10, "ten"), "after step {step}");
+    }
+    let late = checkpoints.save(0, 20, ME, value("of a zombie")).unwrap_err().to_string();
+    assert!(late.contains("comes from attempt 0, but attempt 1 has begun"), "{late}");
+    assert_eq!(restored(checkpoints, 2), at(19, "later"));
+    assert_eq!(checkpoints.restore::<String>(1).unwrap(), None, "to a zombie");
+}
+
+#[test]
+fn in_memory_all_tasks_of_an_attempt_restore_the_same() {
+    is_the_same_for_all(&Checkpoints::new(None, "train", 2, false));
+}
+
+#[test]
+fn in_a_directory_all_tasks_of_an_attempt_restore_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = Some(directory.path().to_owned());
+    is_the_same_for_all(&Checkpoints::new(directory, "train", 2, false));
 }
 
 #[test]
@@ -112,7 +141,8 @@ fn another_stages_file_and_a_renamed_one_are_refused() {
     assert_eq!(restored(&later, 0), at(1, "first"));
     let renamed = newest.with_file_name("000001-0000-000000000009.ckpt");
     fs::rename(newest.with_file_name("000001-0000-000000000001.ckpt"), renamed).unwrap();
-    let error = later.restore::<String>(0).unwrap_err().to_string();
+    let again = self::later(&directory);
+    let error = again.restore::<String>(0).unwrap_err().to_string();
     assert!(error.contains("renamed"), "nothing usable is left, and that is said: {error}");
 }
 

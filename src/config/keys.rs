@@ -1,6 +1,7 @@
 //! The settings by name: how each is read and printed.
 
 use super::{Config, DURATION_MAX};
+use crate::codec::SIZE_MAX;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -91,7 +92,15 @@ pub(super) const KEYS: &[Key] = &[
     },
     number!("queue.max_stages", queue_max_stages, 1, POSITIVE),
     number!("events.capacity", events_capacity, 1, POSITIVE),
-    number!("sync.max_message_size", sync_max_message_size, 0, ANY_NUMBER),
+    Key {
+        name: "sync.max_message_size",
+        allowed: "a number of bytes, at most 1073741824",
+        set: |config, text| {
+            let size = text.parse().ok().filter(|size| *size <= SIZE_MAX);
+            size.map(|size| config.sync_max_message_size = size)
+        },
+        get: |config| config.sync_max_message_size.to_string(),
+    },
     Key {
         name: "checkpoint.directory",
         allowed: "a path, or nothing to keep checkpoints in memory",

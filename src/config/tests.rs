@@ -44,6 +44,7 @@ fn a_bad_value_names_origin_key_value_and_what_is_allowed() {
         ("kill.zombie_deadline", "never"),
         ("kill.zombie_deadline", "0s"),
         ("stage.max_attempts", "0"),
+        ("sync.max_message_size", "1073741825"),
     ];
     for (key, value) in wrong {
         let before = Config::default();

@@ -6,7 +6,7 @@ use crate::{
     ExecutorId, LaunchTask, LaunchTasks, OpenBarrier, PartitionId, RuntimeEvent, SchedulerTimer,
     StageAttemptId, StageFailure, StageId, SubmitStage, TaskAttemptId, TaskInfo,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl TaskScheduler {
@@ -185,20 +185,31 @@ impl TaskScheduler {
     /// Launches all that fits, in order. A gang that does not fit is passed over, unless it is old
     /// enough to keep slots from those behind it.
     pub(super) fn schedule(&mut self, effects: &mut Vec<SchedulerEffect>) {
-        let mut refused = BTreeSet::new();
-        while let Some((place, demand)) = self.queue.first(&refused) {
+        if !self.ledger.has_free_cpus() {
+            return;
+        }
+        let mut line = self.queue.firsts();
+        let mut kept: Option<(StageId, Option<Reservation>)> = None;
+        while let Some((place, demand)) = line.pop_first() {
             if !self.ledger.has_free_cpus() {
                 return;
             }
-            let demand = demand.clone();
-            let keeper = self.queue.first_old().filter(|old| *old < place);
-            let kept = keeper.and_then(|keeper| self.reservation(keeper.stage));
+            // Made once, and again after every launch, which takes slots.
+            match self.queue.first_old().filter(|old| *old < place) {
+                None => kept = None,
+                Some(keeper) if kept.as_ref().is_some_and(|(of, _)| *of == keeper.stage) => {}
+                Some(keeper) => kept = Some((keeper.stage, self.reservation(keeper.stage))),
+            }
+            let reservation = kept.as_ref().and_then(|(_, reservation)| reservation.as_ref());
             let launched = match demand.gang {
-                Some(num_tasks) => self.launch_gang(place.stage, num_tasks, kept.as_ref(), effects),
-                None => self.launch_plain(place.stage, kept.as_ref(), effects),
+                Some(num_tasks) => self.launch_gang(place.stage, num_tasks, reservation, effects),
+                None => self.launch_plain(place.stage, reservation, effects),
             };
-            if !launched {
-                refused.insert(demand);
+            if launched {
+                kept = None;
+                if let Some(next) = self.queue.first_of(&demand) {
+                    line.insert(next, demand);
+                }
             }
         }
     }

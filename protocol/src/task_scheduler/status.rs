@@ -2,11 +2,13 @@
 
 use super::TaskScheduler;
 use super::stage::{Phase, Stage};
+use super::wait_queue::Place;
 use crate::{
     ExecutorId, ExecutorResources, FailureCause, Incarnation, PartitionId, PartitionRanges,
     StageAttemptId, StageId, TaskAttemptId,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What a stage is at.
@@ -145,21 +147,29 @@ pub struct ExecutorStatus {
 impl TaskScheduler {
     /// The status of a stage; `None` once it has its result and its last task has ended.
     pub fn stage_status(&self, stage: StageId) -> Option<StageStatus> {
-        self.stages.get(&stage).map(|stage| self.status_of(stage))
+        let stage = self.stages.get(&stage)?;
+        Some(self.status_of(stage, || self.queue.ahead(&stage.place())))
     }
 
     /// The status of all stages that are not over, in order of submission.
     pub fn stages(&self) -> impl Iterator<Item = StageStatus> + '_ {
-        self.stages.values().map(|stage| self.status_of(stage))
+        let ahead: BTreeMap<Place, usize> = self.queue.places().into_iter().zip(0..).collect();
+        self.stages.values().map(move |stage| {
+            self.status_of(stage, || ahead.get(&stage.place()).copied().unwrap_or(0))
+        })
     }
 
     /// The executors that are there, in order.
     pub fn executors(&self) -> impl Iterator<Item = ExecutorStatus> + '_ {
-        self.ledger.executors().map(|(id, executor)| ExecutorStatus {
+        let mut running: BTreeMap<ExecutorId, usize> = BTreeMap::new();
+        for task in self.tasks.values() {
+            *running.entry(task.executor).or_insert(0) += 1;
+        }
+        self.ledger.executors().map(move |(id, executor)| ExecutorStatus {
             executor: id,
             incarnation: executor.incarnation,
             resources: executor.resources.clone(),
-            running: self.tasks.values().filter(|task| task.executor == id).count(),
+            running: running.get(&id).copied().unwrap_or(0),
         })
     }
 
@@ -168,7 +178,8 @@ impl TaskScheduler {
         self.ledger.slots_in_total(resources)
     }
 
-    fn status_of(&self, stage: &Stage) -> StageStatus {
+    /// `ahead`: how many stages stand in line before this one, if it does.
+    fn status_of(&self, stage: &Stage, ahead: impl Fn() -> usize) -> StageStatus {
         let tasks = stage.live.iter().filter_map(|id| {
             let task = self.tasks.get(id)?;
             Some(TaskStatus {
@@ -184,7 +195,7 @@ impl TaskScheduler {
             name: stage.spec.name.clone(),
             num_tasks: stage.spec.num_tasks,
             attempt: stage.attempt_id(),
-            phase: self.phase_of(stage),
+            phase: self.phase_of(stage, ahead),
             tasks: tasks.collect(),
             failures: stage.failures,
             infrastructure_failures: stage.losses,
@@ -192,7 +203,7 @@ impl TaskScheduler {
         }
     }
 
-    fn phase_of(&self, stage: &Stage) -> StagePhase {
+    fn phase_of(&self, stage: &Stage, ahead: impl Fn() -> usize) -> StagePhase {
         let resources = &stage.spec.resources;
         match stage.phase {
             Phase::Deferred { failed_checks } => StagePhase::Deferred {
@@ -203,7 +214,7 @@ impl TaskScheduler {
             Phase::Queued => StagePhase::Queued {
                 required: stage.slots_needed(),
                 free: self.ledger.slots_free(resources),
-                ahead: self.queue.ahead(&stage.place()),
+                ahead: ahead(),
                 reserves: self.queue.first_old() == Some(stage.place())
                     && self.reservation(stage.id).is_some(),
             },

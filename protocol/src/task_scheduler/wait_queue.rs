@@ -53,13 +53,15 @@ impl WaitQueue {
         self.old.first().copied()
     }
 
-    /// The first in line whose demand is not among those already refused.
-    pub(super) fn first(&self, refused: &BTreeSet<Demand>) -> Option<(Place, &Demand)> {
-        self.by_demand
-            .iter()
-            .filter(|(demand, _)| !refused.contains(*demand))
-            .filter_map(|(demand, places)| Some((*places.first()?, demand)))
-            .min_by_key(|(place, _)| *place)
+    /// The first in line of every kind of demand.
+    pub(super) fn firsts(&self) -> BTreeMap<Place, Demand> {
+        let firsts = self.by_demand.iter();
+        firsts.filter_map(|(demand, all)| Some((*all.first()?, demand.clone()))).collect()
+    }
+
+    /// The first in line with this demand.
+    pub(super) fn first_of(&self, demand: &Demand) -> Option<Place> {
+        self.by_demand.get(demand)?.first().copied()
     }
 
     /// All that wait, in no particular order.
@@ -70,5 +72,10 @@ impl WaitQueue {
     /// How many stand before this place.
     pub(super) fn ahead(&self, place: &Place) -> usize {
         self.by_demand.values().map(|places| places.range(..place).count()).sum()
+    }
+
+    /// Everyone's place, in order.
+    pub(super) fn places(&self) -> BTreeSet<Place> {
+        self.by_demand.values().flatten().copied().collect()
     }
 }

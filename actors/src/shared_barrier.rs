@@ -1,0 +1,154 @@
+//! The machine of one stage attempt's syncs and those who wait for its answers.
+
+use crate::sync_gatherer::GathererReply;
+use crate::task::lock;
+use crate::{EventBus, SyncStatus, TimerFired, TimerRequest};
+use actix::Recipient;
+use phalanx_protocol::{
+    BarrierEffect, BarrierEvent, ContextBarrierState, OpenBarrier, ReplyToken, RequestToSync,
+    StageAttemptId, SyncReply, SyncTimer, TimerKey,
+};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tracing::error;
+
+/// One `ContextBarrierState`, driven from the threads of its gang, and by timers and the attempt's
+/// end from the coordinator's, which runs no users' code.
+pub struct SharedBarrier {
+    attempt: StageAttemptId,
+    state: Mutex<State>,
+    timer: Recipient<TimerRequest>,
+    events: EventBus,
+}
+
+struct State {
+    machine: ContextBarrierState,
+    /// Requests that wait for their answer.
+    waiting: HashMap<ReplyToken, ReplyTo>,
+    next_token: u64,
+    /// Its actor is gone: nobody would close it.
+    is_given_up: bool,
+    /// Who is told when a timer fires; the actor, once it has started.
+    notify: Option<Recipient<TimerFired>>,
+    /// Timers set before that.
+    early: Vec<(SyncTimer, Duration)>,
+}
+
+/// Whom to answer. Dropped without an answer, both tell that there will be none.
+pub(crate) enum ReplyTo {
+    Caller(oneshot::Sender<SyncReply>),
+    Gatherer(GathererReply),
+}
+
+impl State {
+    fn give_up(&mut self) {
+        self.is_given_up = true;
+        self.waiting.clear();
+    }
+}
+
+impl SharedBarrier {
+    /// The syncs of an attempt that has just been opened. `progress_interval`: pause between two
+    /// notes to those who wait. It needs an actor to hear its timers, see
+    /// [`ContextBarrierStateActor::around`](crate::ContextBarrierStateActor::around).
+    pub fn new(
+        open: OpenBarrier,
+        progress_interval: Duration,
+        timer: Recipient<TimerRequest>,
+        events: EventBus,
+    ) -> Self {
+        let machine = ContextBarrierState::new(open, progress_interval);
+        let attempt = machine.attempt();
+        let state = Mutex::new(State {
+            machine,
+            waiting: HashMap::new(),
+            next_token: 0,
+            is_given_up: false,
+            notify: None,
+            early: Vec::new(),
+        });
+        SharedBarrier { attempt, state, timer, events }
+    }
+
+    pub(crate) fn attempt(&self) -> StageAttemptId {
+        self.attempt
+    }
+
+    /// Has this recipient told when timers fire.
+    pub(crate) fn notify(&self, recipient: Recipient<TimerFired>) {
+        let mut state = lock(&self.state);
+        for (key, after) in std::mem::take(&mut state.early) {
+            let (key, notify) = (TimerKey::Sync(key), recipient.clone());
+            self.timer.do_send(TimerRequest::Set { key, after, notify });
+        }
+        state.notify = Some(recipient);
+    }
+
+    /// Who the open round waits for; `None` if none is open.
+    pub fn status(&self) -> Option<SyncStatus> {
+        let state = lock(&self.state);
+        let (missing, epoch) = (state.machine.missing()?, state.machine.epoch());
+        Some(SyncStatus { attempt: self.attempt, epoch, missing })
+    }
+
+    pub(crate) fn request(&self, request: RequestToSync, reply_to: ReplyTo) {
+        let mut state = lock(&self.state);
+        if state.is_given_up {
+            return;
+        }
+        let token = ReplyToken(state.next_token);
+        state.next_token += 1;
+        state.waiting.insert(token, reply_to);
+        self.run(&mut state, BarrierEvent::RequestToSync { request, reply_to: token });
+    }
+
+    pub(crate) fn handle(&self, event: BarrierEvent) {
+        self.run(&mut lock(&self.state), event);
+    }
+
+    /// Its actor is gone. Those who wait, and those who come, learn that nobody will answer.
+    pub(crate) fn give_up(&self) {
+        lock(&self.state).give_up();
+    }
+
+    /// Nothing in here runs users' code or takes another lock: answers are messages.
+    fn run(&self, state: &mut State, event: BarrierEvent) {
+        let mut effects = Vec::new();
+        let handled = AssertUnwindSafe(|| state.machine.handle(event, &mut effects));
+        if catch_unwind(handled).is_err() {
+            // A bug of ours. On whatever thread this is, nobody may wait for what never comes.
+            error!(attempt = %self.attempt, "the barrier of {} failed", self.attempt);
+            state.give_up();
+            return;
+        }
+        for effect in effects {
+            match effect {
+                BarrierEffect::Reply { to, reply } => match state.waiting.remove(&to) {
+                    // A caller that went away needs no answer.
+                    Some(ReplyTo::Caller(caller)) => drop(caller.send(reply)),
+                    Some(ReplyTo::Gatherer(gatherer)) => gatherer.send(reply),
+                    None => {}
+                },
+                BarrierEffect::NotifyWaiting { to, note } => match state.waiting.get(&to) {
+                    Some(ReplyTo::Gatherer(gatherer)) => gatherer.note(note),
+                    Some(ReplyTo::Caller(_)) | None => {}
+                },
+                BarrierEffect::SetTimer { key, after } => match state.notify.clone() {
+                    Some(notify) => {
+                        let key = TimerKey::Sync(key);
+                        self.timer.do_send(TimerRequest::Set { key, after, notify });
+                    }
+                    None => state.early.push((key, after)),
+                },
+                BarrierEffect::CancelTimer { key } => {
+                    state.early.retain(|(early, _)| *early != key);
+                    self.timer.do_send(TimerRequest::Cancel { key: TimerKey::Sync(key) });
+                }
+                BarrierEffect::Emit(event) => self.events.emit(event),
+            }
+        }
+    }
+}
