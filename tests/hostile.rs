@@ -43,6 +43,8 @@ fn values_of_a_failed_attempt_may_panic_when_they_are_dropped() {
     let dropped = Arc::new(AtomicU32::new(0));
     let count = dropped.clone();
     let stage = Stage::tasks(2).run(&runtime, async move |ctx| {
+        // So that both have begun; whether it was a kill that ended it does not matter.
+        drop(ctx.barrier().await);
         if ctx.stage_attempt_number() == 0 && ctx.rank() == 1 {
             return Err("perhaps after the other has returned".into());
         }
