@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`TaskSchedulerActor`] | `TaskScheduler` | the control thread |
 //! | [`BarrierCoordinatorActor`] | `BarrierCoordinator` | the control thread |
-//! | [`ContextBarrierStateActor`] | `ContextBarrierState`, one an attempt | a thread of its gang |
+//! | [`ContextBarrierStateActor`] | `ContextBarrierState`, one an attempt | the control thread |
 //! | [`ExecutorActor`] | the running tasks of one executor | the control thread |
 //! | [`TimerActor`] | one `DelayQueue` | a thread of its own |
 //!
