@@ -1,4 +1,5 @@
 //! The one place that turns user values into bytes and back.
+#![expect(clippy::disallowed_methods, reason = "elsewhere they are forbidden, see clippy.toml")]
 
 use bincode::config::{Configuration, Limit};
 use bincode::error::{DecodeError, EncodeError};
