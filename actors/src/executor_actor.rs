@@ -100,8 +100,10 @@ impl ExecutorActor {
 
     /// A worker thread does not take tasks any more: a task ended it, or the system.
     fn a_thread_is_gone(&mut self, ctx: &mut Context<Self>) {
-        self.report_lost("lost a worker thread");
-        ctx.notify(RetireExecutor { comes_back: true });
+        if !self.given_up {
+            self.report_lost("lost a worker thread");
+            ctx.notify(RetireExecutor { comes_back: true });
+        }
     }
 
     fn report_lost(&mut self, reason: &str) {
