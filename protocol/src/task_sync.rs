@@ -20,6 +20,9 @@ use bytes::Bytes;
 ///      same call again: the release; another: an error ◀──── └───────────┘
 /// ```
 ///
+/// A release that finds the task idle (a belated copy of its request was counted, and the call made
+/// since was refused because of it) leads to unclaimed, too.
+///
 /// So a call that was dropped half-way may be made again and goes on where it was. Several calls
 /// at once (threads of one task) are one arrival. Killed or left, every call fails at once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -220,6 +223,10 @@ impl TaskSync {
         match (&self.state, reply.result) {
             (State::Waiting { .. }, Ok(release)) => self.released(release, effects),
             (State::Withdrawn, Ok(release)) => self.state = State::Unclaimed { release },
+            // A belated copy of a request was counted, and the call since was refused.
+            (State::Idle, Ok(release)) if self.ended.is_none() => {
+                self.state = State::Unclaimed { release };
+            }
             // The answer to a request that was withdrawn; the call made since has its own.
             (_, Err(SyncError::Withdrawn { .. })) => {}
             (State::Waiting { .. }, Err(error)) => self.complete(Err(error), effects),

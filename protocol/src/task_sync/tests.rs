@@ -331,9 +331,24 @@ fn replies_of_other_epochs_and_attempts_are_ignored() {
 
 #[test]
 fn replies_that_nobody_waits_for_are_ignored() {
-    for result in [Ok(gathered()), Err(failure()), Err(withdrawn_by_all())] {
+    for result in [Err(failure()), Err(withdrawn_by_all())] {
         for mut state in [idle(0), unclaimed(0, gathered())] {
             assert_ignored(&mut state, reply(0, result.clone()));
         }
     }
+    assert_ignored(&mut unclaimed(0, gathered()), reply(0, Ok(gathered())));
+}
+
+/// Found by the model checker: without this the task would stay behind its gang for ever.
+#[test]
+fn a_release_by_a_belated_copy_of_a_request_is_kept_although_the_call_since_was_refused() {
+    let mut state = waiting(0, AllGather, "b", &[1]);
+    feed(&mut state, dropped(1));
+    feed(&mut state, call(2, Barrier, ""));
+    feed(&mut state, reply(0, Err(failure())));
+    assert_eq!(state, idle(0));
+    assert_eq!(feed(&mut state, reply(0, Ok(gathered()))), []);
+    assert_eq!(state, unclaimed(0, gathered()));
+    assert_eq!(feed(&mut state, call(3, Barrier, "")), [complete(&[3], Err(abandoned()))]);
+    assert_eq!(feed(&mut state, call(4, Barrier, "")), [arrive(1, Barrier, "")]);
 }
