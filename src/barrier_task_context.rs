@@ -192,8 +192,9 @@ impl BarrierTaskContext {
         off_thread(move || task.save_checkpoint(step, bytes)).await
     }
 
-    /// The last complete checkpoint that an earlier attempt (or, with a directory, an earlier run)
-    /// left behind: the same one for every task of this attempt, whatever the gang saves meanwhile.
+    /// The last complete checkpoint that an earlier attempt left behind, or with
+    /// [`Stage::resume`](crate::Stage::resume) an earlier run: the same one for every task of this
+    /// attempt, whatever the gang saves meanwhile.
     ///
     /// # Errors
     /// If checkpoints are there but none can be read, or the value is not of this type.

@@ -99,7 +99,8 @@ impl BarrierTaskContext {
         self.inner.save_checkpoint(step, bytes)
     }
 
-    /// The last complete checkpoint of an earlier attempt or run.
+    /// The last complete checkpoint of an earlier attempt; see
+    /// [`restore`](crate::BarrierTaskContext::restore).
     ///
     /// # Errors
     /// If checkpoints are there but none can be read, or the value is not of this type.
