@@ -198,7 +198,7 @@ fn join_bounded(threads: Threads) {
         let _ = tell.send(());
     });
     if started.is_ok() && joined.recv_timeout(JOIN_BOUND).is_err() {
-        warn!("some worker threads have not ended: tasks that ignore their kill still run on them");
+        warn!("some worker threads have not ended: something that ignores its kill runs on them");
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::sync_gatherer::GathererReply;
 use crate::task::lock;
 use crate::{EventBus, SyncStatus, TimerFired, TimerRequest};
-use actix::Recipient;
+use actix::{Recipient, WeakRecipient};
 use phalanx_protocol::{
     BarrierEffect, BarrierEvent, ContextBarrierState, OpenBarrier, ReplyToken, RequestToSync,
     StageAttemptId, SyncReply, SyncTimer, TimerKey,
@@ -31,8 +31,9 @@ struct State {
     next_token: u64,
     /// Its actor is gone: nobody would close it.
     is_given_up: bool,
-    /// Who is told when a timer fires; the actor, once it has started.
-    notify: Option<Recipient<TimerFired>>,
+    /// Who is told when a timer fires: the actor, once it has started. Weak, for it has the
+    /// barrier.
+    notify: Option<WeakRecipient<TimerFired>>,
     /// Timers set before that.
     early: Vec<(SyncTimer, Duration)>,
 }
@@ -45,7 +46,7 @@ pub(crate) enum ReplyTo {
 
 impl State {
     fn give_up(&mut self) {
-        self.is_given_up = true;
+        self.is_given_up = !self.machine.is_closed();
         self.waiting.clear();
     }
 }
@@ -84,7 +85,7 @@ impl SharedBarrier {
             let (key, notify) = (TimerKey::Sync(key), recipient.clone());
             self.timer.do_send(TimerRequest::Set { key, after, notify });
         }
-        state.notify = Some(recipient);
+        state.notify = Some(recipient.downgrade());
     }
 
     /// Who the open round waits for; `None` if none is open.
@@ -109,7 +110,8 @@ impl SharedBarrier {
         self.run(&mut lock(&self.state), event);
     }
 
-    /// Its actor is gone. Those who wait, and those who come, learn that nobody will answer.
+    /// Its actor is gone. Those who wait, and those who come, learn that nobody will answer; if the
+    /// attempt had ended they are told that, as before.
     pub(crate) fn give_up(&self) {
         lock(&self.state).give_up();
     }
@@ -136,10 +138,13 @@ impl SharedBarrier {
                     Some(ReplyTo::Gatherer(gatherer)) => gatherer.note(note),
                     Some(ReplyTo::Caller(_)) | None => {}
                 },
-                BarrierEffect::SetTimer { key, after } => match state.notify.clone() {
+                BarrierEffect::SetTimer { key, after } => match &state.notify {
                     Some(notify) => {
-                        let key = TimerKey::Sync(key);
-                        self.timer.do_send(TimerRequest::Set { key, after, notify });
+                        // If the actor is gone, the barrier is about to be given up.
+                        if let Some(notify) = notify.upgrade() {
+                            let key = TimerKey::Sync(key);
+                            self.timer.do_send(TimerRequest::Set { key, after, notify });
+                        }
                     }
                     None => state.early.push((key, after)),
                 },

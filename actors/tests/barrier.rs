@@ -5,13 +5,14 @@ use actix::prelude::*;
 use phalanx_actors::testing::{Advance, GetArmed, InjectPanic, ManualTimer};
 use phalanx_actors::{
     Ask, BarrierCoordinatorActor, BarrierLost, ContextBarrierStateActor, EventBus, GetMissing,
-    Shutdown, Tell,
+    SharedBarrier, Shutdown, Tell,
 };
 use phalanx_protocol::{
     Arrival, CloseReason, Epoch, LeaveReason, OpenBarrier, PartitionId, Release, RequestToSync,
     StageAttemptId, StageCompleted, StageId, SyncError, SyncMethod, SyncReply, TaskAttemptId,
     TaskLeft,
 };
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -237,4 +238,32 @@ async fn a_completed_attempt_answers_late_callers_as_long_as_they_have_its_addre
     assert_eq!(through.result.unwrap_err(), SyncError::NotOpen { attempt: attempt(1) });
     let straight = child.send(Ask(request(1, 1, 0, 0, ""))).await.unwrap().result.unwrap_err();
     assert!(straight.to_string().ends_with("was cancelled: no longer needed"), "{straight}");
+}
+
+#[actix::test]
+async fn a_barrier_and_its_actor_are_gone_once_nobody_has_them() {
+    let timer = timer();
+    let (recipient, events) = (timer.clone().recipient(), EventBus::new(8));
+    let shared = Arc::new(SharedBarrier::new(open(7, 2), SECOND, recipient, events));
+    let actor = ContextBarrierStateActor::around(shared.clone()).start();
+    // A round with its timers, then the end.
+    let waiting = tokio::spawn(actor.send(Ask(request(7, 2, 0, 0, ""))));
+    while timer.send(GetArmed).await.unwrap().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    actor.do_send(Tell(CloseReason::Cancelled("no longer needed".to_owned())));
+    let closed = waiting.await.unwrap().unwrap().result.unwrap_err();
+    drop(actor);
+    let others = || Arc::strong_count(&shared) - 1;
+    for _ in 0..10_000 {
+        if others() == 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(others(), 0, "the actor has ended and let go of its barrier");
+    // Who has the barrier itself is still told why: by an actor of another's making, say.
+    let again = ContextBarrierStateActor::around(shared.clone()).start();
+    let late = again.send(Ask(request(7, 2, 1, 0, ""))).await.unwrap().result.unwrap_err();
+    assert_eq!(late, closed);
 }
