@@ -96,8 +96,8 @@ impl Matrix {
     fn take(&mut self, record: EventRecord) {
         let EventRecord { since_start, event, .. } = record;
         match event {
-            RuntimeEvent::StageSubmitted { stage, name, .. } => {
-                self.names.insert(stage, name);
+            RuntimeEvent::StageSubmitted { stage, spec } => {
+                self.names.insert(stage, spec.name);
             }
             RuntimeEvent::TaskStarted { attempt, partition, executor, .. } => {
                 self.end_row(since_start);

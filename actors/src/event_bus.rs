@@ -1,6 +1,6 @@
 //! Tells those who watch what happens, and the log.
 
-use phalanx_protocol::{RuntimeEvent, StageFailure, TaskOutcome};
+use phalanx_protocol::{RuntimeEvent, StageFailure, StageSpec, TaskOutcome};
 use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -11,10 +11,17 @@ use tracing::{debug, info, warn};
 pub struct EventRecord {
     /// Time of day.
     pub at: SystemTime,
-    /// Time since the runtime was started; never goes back.
+    /// Time since the runtime was started. Events that follow from the same cause have the same
+    /// time; those of a stage's rounds may be told slightly before older ones of other events.
     pub since_start: Duration,
     /// What happened.
     pub event: RuntimeEvent,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Moment {
+    at: SystemTime,
+    since_start: Duration,
 }
 
 /// Hands events to any number of subscribers. It holds the last ones in a ring: who is too slow
@@ -37,10 +44,15 @@ impl EventBus {
         self.sender.subscribe()
     }
 
-    pub(crate) fn emit(&self, event: RuntimeEvent) {
+    /// The time that the events of one step have.
+    pub(crate) fn now(&self) -> Moment {
+        Moment { at: SystemTime::now(), since_start: self.started.elapsed() }
+    }
+
+    pub(crate) fn emit(&self, now: Moment, event: RuntimeEvent) {
         log(&event);
         if self.sender.receiver_count() > 0 {
-            let (at, since_start) = (SystemTime::now(), self.started.elapsed());
+            let Moment { at, since_start } = now;
             // The last subscriber may have left since the line above.
             let _ = self.sender.send(EventRecord { at, since_start, event });
         }
@@ -55,7 +67,7 @@ fn log(event: &RuntimeEvent) {
         RuntimeEvent::ExecutorLost { executor, incarnation, reason } => {
             warn!(%executor, %incarnation, %reason, "executor {executor} is lost: {reason}");
         }
-        RuntimeEvent::StageSubmitted { stage, name, num_tasks } => {
+        RuntimeEvent::StageSubmitted { stage, spec: StageSpec { name, num_tasks, .. } } => {
             info!(%stage, %name, num_tasks, "stage {stage} '{name}' of {num_tasks} tasks submitted");
         }
         RuntimeEvent::StageDeferred { stage, required, available, checks_left, next_check } => {

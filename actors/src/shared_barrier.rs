@@ -152,7 +152,7 @@ impl SharedBarrier {
                     state.early.retain(|(early, _)| *early != key);
                     self.timer.do_send(TimerRequest::Cancel { key: TimerKey::Sync(key) });
                 }
-                BarrierEffect::Emit(event) => self.events.emit(event),
+                BarrierEffect::Emit(event) => self.events.emit(self.events.now(), event),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::barrier_coordinator_actor::OpenBarrierIn;
 use crate::drop_thread::DropThread;
-
+use crate::event_bus::Moment;
 use crate::run_task::TaskOutput;
 use crate::shared_barrier::SharedBarrier;
 use crate::stage_run::StageRun;
@@ -69,9 +69,10 @@ impl TaskSchedulerActor {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let mut effects = Vec::new();
+            let now = self.events.now();
             self.machine.handle(event, &mut effects);
             for effect in effects {
-                self.run(effect, &mut output, &mut events, ctx);
+                self.run(effect, now, &mut output, &mut events, ctx);
             }
         }
         if let Some(unwanted) = output {
@@ -82,6 +83,7 @@ impl TaskSchedulerActor {
     fn run(
         &mut self,
         effect: SchedulerEffect,
+        now: Moment,
         output: &mut Option<TaskOutput>,
         events: &mut VecDeque<SchedulerEvent>,
         ctx: &mut Context<Self>,
@@ -126,7 +128,7 @@ impl TaskSchedulerActor {
                 let (key, notify) = (TimerKey::Scheduler(key), ctx.address().recipient());
                 self.timer.do_send(TimerRequest::Set { key, after, notify });
             }
-            SchedulerEffect::Emit(event) => self.events.emit(event),
+            SchedulerEffect::Emit(event) => self.events.emit(now, event),
             SchedulerEffect::Drained => {
                 for waiting in self.drained.drain(..) {
                     // Who asked may have given up.

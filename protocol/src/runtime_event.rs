@@ -2,7 +2,7 @@
 
 use crate::{
     Epoch, ExecutorId, ExecutorResources, FailureCause, Incarnation, PartitionId, StageAttemptId,
-    StageFailure, StageId, SyncError, SyncMethod, TaskAttemptId, TaskOutcome,
+    StageFailure, StageId, StageSpec, SyncError, SyncMethod, TaskAttemptId, TaskOutcome,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -33,10 +33,8 @@ pub enum RuntimeEvent {
     StageSubmitted {
         /// Which.
         stage: StageId,
-        /// Its name.
-        name: String,
-        /// World size.
-        num_tasks: u32,
+        /// What it asks for.
+        spec: StageSpec,
     },
     /// All executors together have too few slots; it is looked again.
     StageDeferred {

@@ -53,8 +53,7 @@ impl TaskScheduler {
         }
         effects.push(SchedulerEffect::Emit(RuntimeEvent::StageSubmitted {
             stage: id,
-            name: spec.name.clone(),
-            num_tasks: spec.num_tasks,
+            spec: spec.clone(),
         }));
         let limit = self.config.queue_max;
         let refusal = if self.shutting_down {

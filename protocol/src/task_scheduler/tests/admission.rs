@@ -97,8 +97,7 @@ fn a_stage_beyond_the_limit_is_refused_and_the_others_stay() {
     let (running, _) = cluster.submit(gang(2));
     let (waiting, _) = cluster.submit(gang(2));
     let (refused, effects) = cluster.submit(gang(1));
-    let (name, num_tasks) = ("gang".to_owned(), 1);
-    let submitted = RuntimeEvent::StageSubmitted { stage: refused, name, num_tasks };
+    let submitted = RuntimeEvent::StageSubmitted { stage: refused, spec: gang(1) };
     let [ended, told] = stage_over(refused, 0, Some(StageFailure::QueueFull { limit: 2 }));
     assert_eq!(effects, [SchedulerEffect::Emit(submitted), ended, told]);
     cluster.is_over(refused);

@@ -25,8 +25,7 @@ fn launch(
 }
 
 fn submitted(stage: StageId, num_tasks: u32) -> SchedulerEffect {
-    let name = "gang".to_owned();
-    SchedulerEffect::Emit(RuntimeEvent::StageSubmitted { stage, name, num_tasks })
+    SchedulerEffect::Emit(RuntimeEvent::StageSubmitted { stage, spec: gang(num_tasks) })
 }
 
 fn started(stage: StageId, num_tasks: u32) -> SchedulerEffect {
@@ -129,12 +128,10 @@ fn a_gang_of_one_that_fails_is_tried_again_in_the_same_step() {
 #[test]
 fn a_stage_of_no_tasks_succeeds_at_once_even_without_executors() {
     for spec in [gang(0), plain(0)] {
-        let name = spec.name.clone();
         let mut cluster = Cluster::of(&[]);
-        let (stage, effects) = cluster.submit(spec);
+        let (stage, effects) = cluster.submit(spec.clone());
         let [ended, told] = stage_over(stage, 0, None);
-        let num_tasks = 0;
-        let submitted = RuntimeEvent::StageSubmitted { stage, name, num_tasks };
+        let submitted = RuntimeEvent::StageSubmitted { stage, spec };
         assert_eq!(effects, [SchedulerEffect::Emit(submitted), ended, told]);
         cluster.is_over(stage);
     }

@@ -15,7 +15,7 @@ fn a_plain_stage_runs_without_barrier_from_its_submission_to_its_success() {
     let launch =
         LaunchTasks { attempt: only, num_tasks: 1, tasks: vec![task], task_infos: [].into() };
     let expected = [
-        RuntimeEvent::StageSubmitted { stage, name: "plain".to_owned(), num_tasks: 1 },
+        RuntimeEvent::StageSubmitted { stage, spec: plain(1) },
         RuntimeEvent::AttemptStarted { attempt: only, num_tasks: 1 },
         RuntimeEvent::TaskStarted { attempt: only, partition, task_attempt, executor: E1 },
     ];

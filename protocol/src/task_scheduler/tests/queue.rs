@@ -26,9 +26,8 @@ fn a_gang_that_fits_but_not_now_is_queued_and_visible() {
     cluster.submit(plain(1));
     let (stage, effects) = cluster.submit(gang(2));
     let attempt = attempt(stage, 0);
-    let (name, num_tasks) = ("gang".to_owned(), 2);
     let expected = [
-        SchedulerEffect::Emit(RuntimeEvent::StageSubmitted { stage, name, num_tasks }),
+        SchedulerEffect::Emit(RuntimeEvent::StageSubmitted { stage, spec: gang(2) }),
         SchedulerEffect::Emit(RuntimeEvent::StageQueued { attempt, required: 2, free: 1 }),
         set_timer(SchedulerTimer::Reserve(attempt), RESERVE),
     ];

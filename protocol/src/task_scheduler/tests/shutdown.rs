@@ -109,9 +109,8 @@ fn stages_that_come_later_are_refused() {
     let mut cluster = Cluster::of(&[2]);
     cluster.handle(SchedulerEvent::Shutdown);
     for spec in [gang(2), plain(1), gang(0)] {
-        let (name, num_tasks) = (spec.name.clone(), spec.num_tasks);
-        let (stage, effects) = cluster.submit(spec);
-        let submitted = RuntimeEvent::StageSubmitted { stage, name, num_tasks };
+        let (stage, effects) = cluster.submit(spec.clone());
+        let submitted = RuntimeEvent::StageSubmitted { stage, spec };
         let [ended, told] = stage_over(stage, 0, Some(StageFailure::Shutdown));
         assert_eq!(effects, [SchedulerEffect::Emit(submitted), ended, told]);
         cluster.is_over(stage);

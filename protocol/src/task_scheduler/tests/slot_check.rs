@@ -32,9 +32,8 @@ fn no_checks() -> SchedulerConfig {
 fn a_gang_larger_than_all_executors_is_deferred() {
     let mut cluster = Cluster::of(&[2, 1]);
     let (stage, effects) = cluster.submit(gang(4));
-    let (name, num_tasks) = ("gang".to_owned(), 4);
     let expected = [
-        SchedulerEffect::Emit(RuntimeEvent::StageSubmitted { stage, name, num_tasks }),
+        SchedulerEffect::Emit(RuntimeEvent::StageSubmitted { stage, spec: gang(4) }),
         deferred(stage, 4, 3, 3),
         set_timer(slot_check(stage, 1, 1), SLOT_CHECK),
     ];
