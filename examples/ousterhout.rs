@@ -5,13 +5,14 @@
 //! gangs that are too short to see are left out. A watcher that is too slow is told what it missed:
 //! try `PHALANX_EVENTS_CAPACITY=1`.
 
+use anyhow::Context;
 use clap::{Parser, value_parser};
 use comfy_table::Table;
+use phalanx::simulation::{EventLog, OusterhoutMatrix, Row};
 use phalanx::{
-    Config, EventRecord, EventStream, EventStreamError, ExecutorId, ExecutorResources, Runtime,
-    RuntimeEvent, Stage, StageId, TaskResult,
+    Config, EventStream, EventStreamError, ExecutorResources, Runtime, Stage, TaskResult,
 };
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Runs gangs of different sizes and draws which ran where and when.
@@ -22,6 +23,9 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = value_parser!(u32).range(1..=16))]
     executors: u32,
+    /// Also writes all events there, for `what_if --log`.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
 }
 
 /// How long a gang works.
@@ -31,19 +35,24 @@ const SHORTEST: Duration = Duration::from_millis(5);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let Options { executors } = Options::parse();
+    let Options { executors, log } = Options::parse();
     // Strictly in line: smaller gangs behind a large one do not take the slots it waits for.
     let config = Config { reserve_after: Duration::ZERO, ..Config::load(None)? };
     let builder = Runtime::builder().config(config);
     let slots = (0..executors).map(|_| ExecutorResources::new(1));
-    let runtime = slots.fold(builder, |builder, slot| builder.executor(slot)).start()?;
-    let ids = runtime.status().await.executors.iter().map(|it| it.executor).collect();
-    let watcher = tokio::spawn(watch(runtime.subscribe(), Matrix::new(ids)));
+    let builder = slots.fold(builder, |builder, slot| builder.executor(slot));
+    let (runtime, events) = builder.start_recorded()?;
+    let watcher = tokio::spawn(watch(events));
     run_gangs(&runtime, executors).await?;
     runtime.shutdown(Duration::from_secs(5)).await?;
     // The events end when the last runtime handle is gone.
     drop(runtime);
-    println!("{}", watcher.await?.table());
+    let recorded = watcher.await?;
+    println!("{}", table(&recorded.matrix()));
+    if let Some(file) = log {
+        std::fs::write(&file, serde_json::to_string(&recorded)?)
+            .with_context(|| format!("{} cannot be written", file.display()))?;
+    }
     Ok(())
 }
 
@@ -67,72 +76,26 @@ async fn run_gangs(runtime: &Runtime, executors: u32) -> anyhow::Result<()> {
 }
 
 /// Reads all events, to the end of the runtime.
-async fn watch(mut events: EventStream, mut matrix: Matrix) -> Matrix {
+async fn watch(mut events: EventStream) -> EventLog {
+    let mut records = Vec::new();
     loop {
         match events.next().await {
-            Ok(record) => matrix.take(record),
-            Err(EventStreamError::Missed(count)) => matrix.missed(count),
-            Err(EventStreamError::Ended) => return matrix,
+            Ok(record) => records.push(record),
+            Err(EventStreamError::Missed(count)) => println!("events missed: {count}"),
+            Err(EventStreamError::Ended) => return EventLog::from(records),
         }
     }
 }
 
-/// What ran on the executors, row by row.
-struct Matrix {
-    executors: Vec<ExecutorId>,
-    names: BTreeMap<StageId, String>,
-    running: BTreeMap<ExecutorId, String>,
-    /// Since when exactly this is running.
-    since: Duration,
-    rows: Vec<Vec<String>>,
-}
-
-impl Matrix {
-    fn new(executors: Vec<ExecutorId>) -> Self {
-        let (names, running) = (BTreeMap::new(), BTreeMap::new());
-        Matrix { executors, names, running, since: Duration::ZERO, rows: Vec::new() }
+/// Rows of the times in which something ran. After events were missed it is not known what runs.
+fn table(matrix: &OusterhoutMatrix) -> Table {
+    let mut table = Table::new();
+    let columns = matrix.slots.iter().map(|(executor, _)| format!("executor {executor}"));
+    table.set_header(["time".to_owned()].into_iter().chain(columns));
+    for Row { from, to, cells } in matrix.rows.iter().filter(|row| row.to - row.from >= SHORTEST) {
+        let time = format!("{} to {} ms", from.as_millis(), to.as_millis());
+        let cells = cells.iter().map(|cell| matrix.label(*cell));
+        table.add_row([time].into_iter().chain(cells));
     }
-
-    fn take(&mut self, record: EventRecord) {
-        let EventRecord { since_start, event, .. } = record;
-        match event {
-            RuntimeEvent::StageSubmitted { stage, spec } => {
-                self.names.insert(stage, spec.name);
-            }
-            RuntimeEvent::TaskStarted { attempt, partition, executor, .. } => {
-                self.end_row(since_start);
-                let name = self.names.get(&attempt.stage);
-                let name = name.map_or_else(|| format!("{}/", attempt.stage), String::clone);
-                self.running.insert(executor, format!("{name}{partition}"));
-            }
-            RuntimeEvent::TaskEnded { executor, .. } => {
-                self.end_row(since_start);
-                self.running.remove(&executor);
-            }
-            _ => {}
-        }
-    }
-
-    /// What ran meanwhile is not known, nor what runs now.
-    fn missed(&mut self, count: u64) {
-        self.running.clear();
-        self.rows.push(vec![format!("events missed: {count}")]);
-    }
-
-    fn end_row(&mut self, now: Duration) {
-        if !self.running.is_empty() && now.saturating_sub(self.since) >= SHORTEST {
-            let time = format!("{} to {} ms", self.since.as_millis(), now.as_millis());
-            let cell = |executor| self.running.get(executor).cloned().unwrap_or_default();
-            self.rows.push([time].into_iter().chain(self.executors.iter().map(cell)).collect());
-        }
-        self.since = now;
-    }
-
-    fn table(&self) -> Table {
-        let mut table = Table::new();
-        let columns = self.executors.iter().map(|id| format!("executor {id}"));
-        table.set_header(["time".to_owned()].into_iter().chain(columns));
-        table.add_rows(&self.rows);
-        table
-    }
+    table
 }

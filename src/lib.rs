@@ -23,6 +23,7 @@
 //! - [`Stage`]: what to run; [`StageHandle`]: await, cancel, watch it.
 //! - [`BarrierTaskContext`] (and [`blocking::BarrierTaskContext`]): what a task can do.
 //! - [`Config`]: every limit, with its default.
+//! - [`simulation`]: what would happen, in virtual time.
 //! - [`actors`] and [`protocol`]: the actors and messages below, to be used or tested on their own.
 
 mod barrier_task_context;
@@ -33,6 +34,7 @@ mod config;
 mod event_stream;
 mod reduce;
 mod runtime;
+pub mod simulation;
 mod stage;
 mod stage_error;
 mod stage_handle;

@@ -133,6 +133,15 @@ impl RuntimeBuilder {
     /// # Errors
     /// If a setting is not allowed or the system gives no threads.
     pub fn start(self) -> Result<Runtime, StartError> {
+        Ok(self.start_recorded()?.0)
+    }
+
+    /// Starts the runtime and subscribes to its events before there are any: also to the joining
+    /// of its executors, which whoever subscribes later does not see.
+    ///
+    /// # Errors
+    /// As [`RuntimeBuilder::start`].
+    pub fn start_recorded(self) -> Result<(Runtime, EventStream), StartError> {
         let RuntimeBuilder { config, mut executors, manual_time } = self;
         config.validate()?;
         if executors.is_empty() {
@@ -144,13 +153,14 @@ impl RuntimeBuilder {
             events_capacity: config.events_capacity,
             manual_time,
         })?;
+        let events = EventStream::new(system.events().subscribe(), system.ended());
         for resources in executors {
             pollster::block_on(system.add_executor(resources, config.worker_threads))?;
         }
         // Their joining is over and told when this returns: no subscriber sees half of it.
         drop(pollster::block_on(system.scheduler().send(GetStatus)));
         let next_stage = AtomicU64::new(0);
-        Ok(Runtime { inner: Arc::new(Inner { system, config, next_stage }) })
+        Ok((Runtime { inner: Arc::new(Inner { system, config, next_stage }) }, events))
     }
 }
 

@@ -163,6 +163,16 @@ impl<I: Send + Sync + 'static> Stage<Partitions<I>> {
     }
 }
 
+impl Stage<Tasks> {
+    /// What the scheduler is asked for, under these settings.
+    ///
+    /// # Errors
+    /// Says why a runtime would refuse the stage.
+    pub fn spec(self, config: &Config) -> Result<StageSpec, String> {
+        spec(self.options, self.partitions.0, config)
+    }
+}
+
 impl<P> Stage<P> {
     /// A name for logs, status and checkpoints. Default: `stage`.
     pub fn name(mut self, name: impl Into<String>) -> Self {

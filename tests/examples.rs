@@ -190,7 +190,7 @@ async fn ousterhout_shows_a_gang_side_by_side() {
         let is_whole = |row: &&Vec<&str>| {
             let mut tasks = row[1..].to_vec();
             tasks.sort_unstable();
-            tasks == [format!("{gang}0"), format!("{gang}1"), format!("{gang}2")]
+            tasks == [format!("{gang}/0"), format!("{gang}/1"), format!("{gang}/2")]
         };
         assert_eq!(rows.iter().filter(is_whole).count(), 1, "{stdout}");
     }
@@ -200,4 +200,34 @@ async fn ousterhout_shows_a_gang_side_by_side() {
 async fn ousterhout_says_what_it_missed() {
     let stdout = stdout_with("ousterhout", "", &[("PHALANX_EVENTS_CAPACITY", "1")]).await;
     assert!(stdout.contains("events missed: "), "{stdout}");
+}
+
+#[tokio::test]
+async fn what_if_says_what_more_slots_and_a_priority_change() {
+    let stdout = stdout_of("what_if", "--slots 4 --slots 6").await;
+    let titles: Vec<&str> = stdout.lines().filter(|line| line.contains("all done")).collect();
+    let expected = [
+        "4 slots: all done after 4h 15m, 81 % of the slots used",
+        "4 slots, 'report' first: all done after 4h 15m, 81 % of the slots used",
+        "6 slots: all done after 3h 30m, 65 % of the slots used",
+        "6 slots, 'report' first: all done after 3h 30m, 65 % of the slots used",
+    ];
+    assert_eq!(titles, expected, "{stdout}");
+    let reports: Vec<Vec<&str>> =
+        cells(&stdout).into_iter().filter(|row| row[0] == "report").collect();
+    let waited: Vec<&str> = reports.iter().map(|row| row[2]).collect();
+    assert_eq!(waited, ["3h", "1h", "1h", "0s"], "{stdout}");
+}
+
+#[tokio::test]
+async fn what_if_replays_what_ousterhout_recorded() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("run.json");
+    let file = file.to_str().unwrap();
+    stdout_of("ousterhout", &format!("--log {file}")).await;
+    let stdout = stdout_of("what_if", &format!("--log {file} --slots 6 --urgent F")).await;
+    let rows = cells(&stdout);
+    let stage = |name: &str| rows.iter().filter(|row| row[0] == name).count();
+    assert_eq!(["A", "B", "C", "D", "E", "F"].map(stage), [2; 6], "{stdout}");
+    assert!(rows.iter().filter(|row| row[0] == "C").all(|row| row[2] == "0s"), "{stdout}");
 }

@@ -1,13 +1,14 @@
 //! Tells those who watch what happens, and the log.
 
 use phalanx_protocol::{RuntimeEvent, StageFailure, StageSpec, TaskOutcome};
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 /// An event and when it was told.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord {
     /// Time of day.
     pub at: SystemTime,
