@@ -270,3 +270,49 @@ pub enum TaskOutcome {
     /// It did not.
     Failed(TaskFailure),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_named_as_users_write_them() {
+        let all = [
+            SyncMethod::Barrier,
+            SyncMethod::AllGather,
+            SyncMethod::Broadcast,
+            SyncMethod::AllReduce,
+        ];
+        let names = all.map(|method| method.to_string());
+        assert_eq!(names, ["barrier()", "all_gather()", "broadcast()", "all_reduce()"]);
+    }
+
+    #[test]
+    fn who_left_is_told_how() {
+        let failure = TaskFailure::Panicked("index out of bounds".to_owned());
+        let reason = "by hand".to_owned();
+        let texts =
+            [LeaveReason::Returned, LeaveReason::Failed(failure), LeaveReason::Killed { reason }];
+        let texts = texts.map(|reason| reason.to_string());
+        let expected =
+            ["has returned", "failed: panicked: index out of bounds", "was killed: by hand"];
+        assert_eq!(texts, expected);
+    }
+
+    #[test]
+    fn what_closed_an_attempt_is_told() {
+        let texts = [
+            CloseReason::Succeeded,
+            CloseReason::Failed("partition 1 failed".to_owned()),
+            CloseReason::Cancelled("too slow".to_owned()),
+            CloseReason::Shutdown,
+        ];
+        let expected = [
+            "all of its tasks have returned",
+            "partition 1 failed",
+            "the stage was cancelled: too slow",
+            "the runtime shuts down",
+        ];
+        assert_eq!(texts.map(|reason| reason.to_string()), expected);
+    }
+}

@@ -77,7 +77,8 @@ mod tests {
     fn neighbours_are_printed_as_a_range() {
         let set = ranges([0, 1, 2, 7, 9, 10]);
         assert_eq!(set.to_string(), "0-2, 7, 9-10");
-        assert_eq!(set.len(), 6);
+        assert_eq!((set.len(), set.is_empty()), (6, false));
+        assert!(ranges([]).is_empty());
         assert_eq!(set.iter().map(|p| p.0).collect::<Vec<_>>(), [0, 1, 2, 7, 9, 10]);
     }
 

@@ -167,3 +167,29 @@ impl StageFailure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_tasks_and_machinery_have_a_first_cause() {
+        let attempt = StageAttemptId::default();
+        let cause = FailureCause { attempt, origin: None, failure: TaskFailure::Error("e".into()) };
+        let with_cause = [
+            StageFailure::AttemptsExhausted { attempts: 1, cause: cause.clone() },
+            StageFailure::InfrastructureExhausted { losses: 1, allowed: 0, cause: cause.clone() },
+            StageFailure::Aborted { cause: cause.clone() },
+        ];
+        assert!(with_cause.iter().all(|failure| failure.first_cause() == Some(&cause)));
+        let interval = Duration::from_secs(1);
+        let without = [
+            StageFailure::NotEnoughSlots { required: 2, available: 1, checks: 1, interval },
+            StageFailure::QueueFull { limit: 1 },
+            StageFailure::Refused { reason: String::new() },
+            StageFailure::Cancelled { reason: String::new() },
+            StageFailure::Shutdown,
+        ];
+        assert!(without.iter().all(|failure| failure.first_cause().is_none()));
+    }
+}

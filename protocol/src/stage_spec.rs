@@ -113,3 +113,44 @@ impl StageSpec {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> StageSpec {
+        StageSpec {
+            name: "train".to_owned(),
+            kind: StageKind::Barrier,
+            num_tasks: 2,
+            resources: TaskResources::default(),
+            max_attempts: 1,
+            max_infrastructure_failures: 0,
+            retry_delay: Duration::ZERO,
+            priority: 0,
+            sync_timeout: Duration::from_nanos(1),
+            on_failure: OnFailure::Restart,
+        }
+    }
+
+    #[test]
+    fn the_least_that_has_a_meaning_is_taken() {
+        assert_eq!(spec().validate(), Ok(()));
+        assert_eq!(StageSpec { num_tasks: 0, ..spec() }.validate(), Ok(()));
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_named() {
+        let wrong = [
+            StageSpec { max_attempts: 0, ..spec() },
+            StageSpec { resources: TaskResources::default().with_cpus(0), ..spec() },
+            StageSpec { sync_timeout: Duration::ZERO, ..spec() },
+        ];
+        let expected = [
+            "stage 'train': max_attempts is 0, allowed is 1 or more",
+            "stage 'train': a task needs 0 cpus, allowed is 1 or more",
+            "stage 'train': sync_timeout is 0s, allowed is more than that",
+        ];
+        assert_eq!(wrong.map(|spec| spec.validate().unwrap_err().to_string()), expected);
+    }
+}

@@ -81,3 +81,20 @@ fn an_amount_that_means_nothing_is_refused_by_name() {
         assert!(refused.to_string().contains("resource 'gpu'"), "{refused}");
     }
 }
+
+#[test]
+fn what_a_task_takes_is_written_out() {
+    assert_eq!(TaskResources::default().to_string(), "1 cpu");
+    assert_eq!(gpu_task(0.5).with_cpus(2).to_string(), "2 cpus + 0.5 gpu");
+    assert_eq!(gpu_task(0.5).with_cpus(2).cpus(), 2);
+}
+
+#[test]
+fn what_another_task_holds_can_be_taken_away() {
+    let mut free = Free::all(&gpus(2));
+    let held = free.clone().take(&gpu_task(0.5));
+    free.take_away(&held);
+    assert_eq!((free.cpus(), free.fits(&gpu_task(1.0)), free.fits(&gpu_task(0.5))), (49, 1, 3));
+    free.give_back(&held);
+    assert_eq!(free, Free::all(&gpus(2)));
+}

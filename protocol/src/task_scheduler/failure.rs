@@ -133,16 +133,12 @@ impl TaskScheduler {
             cause: cause.clone(),
             will_retry: verdict.is_none(),
         }));
-        if !stage.is_gang() {
-            match (verdict, cause.origin) {
-                (Some(failure), _) => self.end_stage(id, failure, effects),
-                (None, Some(origin)) => self.retry_plain_task(id, origin.partition),
-                (None, None) => {}
-            }
-            return;
-        }
         if let Some(failure) = verdict {
             self.end_stage(id, failure, effects);
+            return;
+        }
+        if !stage.is_gang() {
+            cause.origin.iter().for_each(|origin| self.retry_plain_task(id, origin.partition));
             return;
         }
         stage.phase = Phase::Stopping;
@@ -217,13 +213,10 @@ impl TaskScheduler {
         effects: &mut Vec<SchedulerEffect>,
     ) {
         let Some(stage) = self.stages.get(&id) else { return };
-        let runs = |task: &&TaskAttemptId| {
-            self.tasks.get(*task).is_some_and(|it| it.partition == partition && it.killed.is_none())
-        };
-        let Some(&task_attempt) = stage.live.iter().find(runs) else { return };
-        let Some(executor) = self.tasks.get(&task_attempt).map(|task| task.executor) else {
-            return;
-        };
+        let mut live = stage.live.iter().filter_map(|id| Some((*id, self.tasks.get(id)?)));
+        let runs = |task: &RunningTask| task.partition == partition && task.killed.is_none();
+        let Some((task_attempt, task)) = live.find(|(_, task)| runs(task)) else { return };
+        let executor = task.executor;
         let (attempt, fails) =
             (stage.attempt_id(), stage.is_gang() && stage.phase == Phase::Running);
         self.kill(attempt, vec![task_attempt], reason, effects);
@@ -255,9 +248,8 @@ impl TaskScheduler {
             retired.entry(task.executor).or_insert(*task_attempt);
         }
         for (executor, task) in retired {
-            let Some(incarnation) = self.ledger.get(executor).map(|it| it.incarnation) else {
-                continue;
-            };
+            let Some(known) = self.ledger.get(executor) else { continue };
+            let incarnation = known.incarnation;
             effects.push(SchedulerEffect::RetireExecutor { executor, incarnation });
             let reason =
                 format!("was retired: task {task} of {} does not heed its kill", kill.attempt);

@@ -229,3 +229,37 @@ impl TaskScheduler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_phase_has_a_name_and_a_line_for_people() {
+        let waiting_for = [1, 2].map(PartitionId).into_iter().collect();
+        let phases = [
+            StagePhase::Deferred { required: 4, available: 2, checks_left: 3 },
+            StagePhase::Queued { required: 4, free: 2, ahead: 1, reserves: false },
+            StagePhase::Queued { required: 4, free: 2, ahead: 0, reserves: true },
+            StagePhase::Running { succeeded: 1 },
+            StagePhase::Stopping { waiting_for },
+            StagePhase::BackingOff,
+            StagePhase::Ended,
+        ];
+        let names = phases.each_ref().map(StagePhase::name);
+        let expected =
+            ["deferred", "queued", "queued", "running", "stopping", "backing_off", "ended"];
+        assert_eq!(names, expected);
+        let expected = [
+            "deferred: needs 4 slots, all executors together have 2; 3 more checks may fail",
+            "queued: needs 4 slots, 2 are free, 1 stages are before it",
+            "queued: needs 4 slots, 2 are free, 0 stages are before it; \
+             slots that come free are kept for it",
+            "running: 1 tasks have succeeded",
+            "stopping: waits for the killed tasks of partition 1-2",
+            "backing off before the next attempt",
+            "ended",
+        ];
+        assert_eq!(phases.map(|phase| phase.to_string()), expected);
+    }
+}

@@ -136,3 +136,18 @@ fn a_gang_of_no_tasks_refuses_whatever_comes() {
     assert_ignored(&mut state, BarrierEvent::WithdrawSync(withdrawal(0, 0)));
     assert_ignored(&mut state, BarrierEvent::TimerFired(timer(FIRST, Timeout)));
 }
+
+/// Threads of one task cannot get this far, `TaskSync` refuses them; whoever speaks to the barrier
+/// itself can.
+#[test]
+fn a_task_that_has_arrived_cannot_make_another_call() {
+    let [_, one_in, _] = healthy_gangs();
+    for called in [Barrier, Broadcast, AllReduce] {
+        let mut state = one_in.clone();
+        let second = request(&state, called, &[(0, "a")]);
+        let (partition, epoch, waiting) = (PartitionId(0), Epoch(1), AllGather);
+        let error =
+            SyncError::ConcurrentCall { attempt: ATTEMPT, partition, epoch, waiting, called };
+        assert_refused(&mut state, 9, second, error);
+    }
+}
