@@ -214,7 +214,7 @@ impl Simulator {
     /// A closed barrier answers late tasks until the last of them is gone.
     pub(super) fn forget_barrier_without_tasks(&mut self, attempt: StageAttemptId) {
         let is_closed = self.barriers.get(&attempt).is_some_and(ContextBarrierState::is_closed);
-        if is_closed && !self.tasks.values().any(|task| task.attempt == attempt) {
+        if is_closed && !self.running.contains_key(&attempt) {
             self.barriers.remove(&attempt);
         }
     }

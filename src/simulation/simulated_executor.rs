@@ -116,6 +116,7 @@ impl Simulator {
         let script = stage.script_of(task.partition, tried);
         let (id, began) = (task.task_attempt, (life, self.now()));
         self.tasks.insert(id, SimulatedTask::new(began, launch, &task, script));
+        *self.running.entry(attempt).or_insert(0) += 1;
         self.observe(Observation::TaskBegan { executor, incarnation, attempt, task });
         self.wake(id, Duration::ZERO);
     }
@@ -126,15 +127,22 @@ impl Simulator {
         let Some(ended) = self.executors.get_mut(&life) else { return };
         ended.link = link;
         ended.outboxes.clear();
-        let on_it = |task: &SimulatedTask| task.life == life;
-        let mut attempts: Vec<StageAttemptId> =
-            self.tasks.values().filter(|task| on_it(task)).map(|task| task.attempt).collect();
-        attempts.dedup();
-        self.tasks.retain(|_, task| !on_it(task));
         self.traffic.forget(life);
         self.observe(Observation::ExecutorEnded { executor, incarnation });
-        for attempt in attempts {
-            self.forget_barrier_without_tasks(attempt);
+        let on_it = self.tasks.iter().filter(|(_, task)| task.life == life);
+        for id in on_it.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.forget_task(id);
+        }
+    }
+
+    pub(super) fn forget_task(&mut self, id: TaskAttemptId) {
+        let Some(SimulatedTask { attempt, .. }) = self.tasks.remove(&id) else { return };
+        if let Some(running) = self.running.get_mut(&attempt) {
+            *running -= 1;
+            if *running == 0 {
+                self.running.remove(&attempt);
+                self.forget_barrier_without_tasks(attempt);
+            }
         }
     }
 

@@ -260,7 +260,6 @@ impl Simulator {
             TaskReport { executor, incarnation, attempt, partition, task_attempt: id, outcome };
         self.send_to_driver(life, ToDriver::Report(report));
         self.tell_task(id, TaskSyncEvent::Ended(reason));
-        self.tasks.remove(&id);
-        self.forget_barrier_without_tasks(attempt);
+        self.forget_task(id);
     }
 }

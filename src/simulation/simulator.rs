@@ -43,6 +43,8 @@ pub struct Simulator {
     pub(super) known: BTreeMap<ExecutorId, Incarnation>,
     pub(super) executors: BTreeMap<Life, SimulatedExecutor>,
     pub(super) tasks: BTreeMap<TaskAttemptId, SimulatedTask>,
+    /// How many tasks of an attempt run.
+    pub(super) running: BTreeMap<StageAttemptId, u32>,
     /// Launches of the tasks of plain stages.
     pub(super) launches: BTreeMap<(StageId, PartitionId), u32>,
     pub(super) observed: Vec<Observation>,
@@ -145,6 +147,7 @@ impl Simulator {
             known: BTreeMap::new(),
             executors: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            running: BTreeMap::new(),
             launches: BTreeMap::new(),
             observed: Vec::new(),
             log: Vec::new(),
