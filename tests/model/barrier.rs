@@ -1,7 +1,11 @@
 //! One stage attempt as a model: the machines that ship, the channels and timers between them, and
 //! users who call, drop, return and are killed. Each `next_state` is one step of one of them.
 
-use crate::properties::properties;
+mod broken;
+mod checks;
+mod properties;
+mod steps;
+
 use phalanx::protocol::{
     BarrierEffect, BarrierEvent, CallId, ContextBarrierState, Epoch, OpenBarrier, PartitionId,
     ReplyToken, RequestToSync, StageAttemptId, StageId, SyncReply, SyncTimer, SyncTimerKind,
@@ -252,7 +256,7 @@ impl<B: Barrier> Model for Config<B> {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties(self)
+        properties::properties(self)
     }
 }
 

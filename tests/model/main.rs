@@ -1,38 +1,37 @@
-//! The machines that ship, model-checked: every order of every step, in small gangs.
+//! The machines that ship, model-checked: every order of every step, in small worlds.
 
 mod barrier;
-mod broken;
-mod properties;
-mod steps;
+mod scheduler;
 
-use barrier::{Barrier, Budget, Config, Told};
-use broken::{AnswersTwice, Counts, NoEpochCheck, NoTimerCheck, NobodyLeaves, RefusesInSilence};
-use phalanx::protocol::ContextBarrierState;
-use properties::{AN_ANSWER, FULL, LATE, NOBODY_WAITS, ONE_ANSWER};
 use stateright::{Checker, HasDiscoveries, Model};
-use std::marker::PhantomData;
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::time::Instant;
 
-fn gang<B: Barrier>(tasks: usize, epochs: u64, timers: bool, budget: Budget) -> Config<B> {
-    Config { tasks, epochs, timers, budget, told: &[Told::Released], barrier: PhantomData }
-}
-
 /// Explores everything; returns the number of states.
-fn prove(name: &str, told: &'static [Told], config: Config<ContextBarrierState>) -> usize {
+fn prove<M>(name: &str, model: M) -> usize
+where
+    M: Model<State: Clone + Debug + PartialEq + Hash + Send + Sync>,
+    M: Model<Action: Clone + Debug + PartialEq> + Send + Sync + 'static,
+{
     let start = Instant::now();
-    let checker = Config { told, ..config }.checker().threads(2).spawn_bfs().join();
+    let checker = model.checker().threads(2).spawn_bfs().join();
     checker.assert_properties();
     let (unique, depth) = (checker.unique_state_count(), checker.max_depth());
     println!("{name}: {unique} states, depth {depth}, {:.1?}", start.elapsed());
     unique
 }
 
-/// Breaks the property in as few steps as possible.
-fn refute<B: Barrier>(name: &str, property: &'static str, config: Config<B>) -> usize {
+/// Breaks the property in as few steps as possible; returns their number.
+fn refute<M>(name: &str, property: &'static str, model: M) -> usize
+where
+    M: Model<State: Clone + Debug + PartialEq + Hash + Send + Sync>,
+    M: Model<Action: Clone + Debug + PartialEq> + Clone + Send + Sync + 'static,
+{
     // The checker keeps the last counterexample that it saw, so the depth is what bounds it.
     for depth in 2..20 {
         let found = HasDiscoveries::AnyOf([property].into());
-        let checker = config.clone().checker().finish_when(found).target_max_depth(depth);
+        let checker = model.clone().checker().finish_when(found).target_max_depth(depth);
         if let Some(path) = checker.spawn_bfs().join().discovery(property) {
             let actions = path.into_actions();
             println!("{name}: after {} steps not: {property}", actions.len());
@@ -41,157 +40,4 @@ fn refute<B: Barrier>(name: &str, property: &'static str, config: Config<B>) -> 
         }
     }
     panic!("{name} is not refuted: {property}");
-}
-
-const NONE: Budget =
-    Budget { retransmissions: 0, drops: 0, kills: 0, early_returns: 0, retries: 0, switches: 0 };
-const COPY: Budget = Budget { retransmissions: 1, ..NONE };
-const COPY_AND_DROP: Budget = Budget { drops: 1, ..COPY };
-
-#[test]
-fn without_timers_nobody_waits_for_ever_either() {
-    let told = &[Told::Released];
-    let states = prove("2 x 2, copy, drop", told, gang(2, 2, false, COPY_AND_DROP));
-    assert_eq!(states, 7_376);
-}
-
-#[test]
-fn a_timer_may_fire_at_any_time_even_late() {
-    let told = &[Told::Released, Told::Timeout];
-    let states = prove("2 x 2, copy, drop, timers", told, gang(2, 2, true, COPY_AND_DROP));
-    assert_eq!(states, 22_956);
-}
-
-#[test]
-fn a_killed_task_fails_the_others() {
-    let told = &[Told::Released, Told::Killed, Told::PeerLeft];
-    let budget = Budget { kills: 1, ..NONE };
-    assert_eq!(prove("3 x 2, kill", told, gang(3, 2, false, budget)), 5_081);
-}
-
-#[test]
-fn a_task_that_returns_early_fails_the_others() {
-    let told = &[Told::Released, Told::Timeout, Told::PeerLeft];
-    let budget = Budget { early_returns: 1, retries: 1, drops: 1, ..NONE };
-    let states = prove("2 x 2, early, retry, drop, timers", told, gang(2, 2, true, budget));
-    assert_eq!(states, 7_342);
-}
-
-#[test]
-fn a_task_may_drop_one_call_and_make_another() {
-    let told = &[Told::Released, Told::PeerLeft, Told::Abandoned, Told::Concurrent, Told::Mixed];
-    let budget = Budget { switches: 1, ..COPY_AND_DROP };
-    let states = prove("2 x 2, copy, drop, switch", told, gang(2, 2, false, budget));
-    assert_eq!(states, 38_458);
-}
-
-#[test]
-fn three_tasks_are_killed_return_early_and_time_out() {
-    let told = &[Told::Released, Told::PeerLeft, Told::Killed, Told::Timeout];
-    let budget = Budget { kills: 1, early_returns: 1, ..NONE };
-    let states = prove("3 x 2, kill, early, timers", told, gang(3, 2, true, budget));
-    assert_eq!(states, 30_509);
-}
-
-const ALL: Budget =
-    Budget { retransmissions: 1, drops: 1, kills: 1, early_returns: 1, retries: 1, switches: 1 };
-const ANYTHING: &[Told] = &[
-    Told::Released,
-    Told::Timeout,
-    Told::PeerLeft,
-    Told::Killed,
-    Told::Mixed,
-    Told::Concurrent,
-    Told::Abandoned,
-];
-
-#[test]
-fn everything_but_copies() {
-    let told = &[
-        Told::Released,
-        Told::Timeout,
-        Told::PeerLeft,
-        Told::Killed,
-        Told::Mixed,
-        Told::Abandoned,
-    ];
-    let budget = Budget { retransmissions: 0, ..ALL };
-    assert_eq!(prove("2 x 1, all but copies", told, gang(2, 1, true, budget)), 64_673);
-}
-
-#[test]
-fn everything_but_retries() {
-    let budget = Budget { retries: 0, ..ALL };
-    assert_eq!(prove("2 x 1, all but retries", ANYTHING, gang(2, 1, true, budget)), 154_973);
-}
-
-/// A copy that comes after its withdrawal arrives in the task's name. A call made since, of another
-/// method, is refused because of it, and the release finds the task idle. This model found that the
-/// task lost it and stayed behind its gang.
-#[test]
-fn everything_at_once() {
-    assert_eq!(prove("2 x 1, all", ANYTHING, gang(2, 1, true, ALL)), 489_775);
-}
-
-#[test]
-fn three_tasks_and_a_copy() {
-    let told = &[Told::Released, Told::Timeout];
-    assert_eq!(prove("3 x 2, copy, timers", told, gang(3, 2, true, COPY)), 23_231);
-}
-
-#[test]
-#[ignore = "a minute in the debug profile"]
-fn three_tasks_also_drop_their_calls() {
-    let told = &[Told::Released, Told::PeerLeft, Told::Killed, Told::Timeout];
-    let budget = Budget { kills: 1, drops: 1, early_returns: 1, ..NONE };
-    let states = prove("3 x 2, drop, kill, early, timers", told, gang(3, 2, true, budget));
-    assert_eq!(states, 667_031);
-}
-
-#[test]
-#[ignore = "a minute in the debug profile"]
-fn two_copies_and_two_drops() {
-    let told = &[Told::Released];
-    let budget = Budget { retransmissions: 2, drops: 2, ..NONE };
-    let states = prove("2 x 2, 2 copies, 2 drops", told, gang(2, 2, false, budget));
-    assert_eq!(states, 511_532);
-}
-
-#[test]
-fn a_barrier_that_counts_requests_is_refuted() {
-    assert_eq!(refute("counts", FULL, gang::<Counts>(2, 1, false, COPY)), 4);
-}
-
-#[test]
-fn a_barrier_that_does_not_compare_epochs_is_refuted() {
-    assert_eq!(refute("no epoch check", FULL, gang::<NoEpochCheck>(2, 2, false, COPY)), 9);
-}
-
-#[test]
-fn a_barrier_that_does_not_compare_timers_is_refuted() {
-    let config = gang::<NoTimerCheck<false>>(2, 2, true, NONE);
-    assert_eq!(refute("no timer check", LATE, config), 8);
-}
-
-#[test]
-fn a_barrier_that_compares_only_the_epochs_of_timers_is_refuted() {
-    let config = gang::<NoTimerCheck<true>>(2, 2, true, Budget { drops: 1, ..NONE });
-    assert_eq!(refute("no check of the opening", LATE, config), 7);
-}
-
-#[test]
-fn a_barrier_that_does_not_hear_who_leaves_is_refuted() {
-    let config = gang::<NobodyLeaves>(2, 1, false, Budget { early_returns: 1, ..NONE });
-    assert_eq!(refute("nobody leaves", NOBODY_WAITS, config), 4);
-}
-
-#[test]
-fn a_barrier_that_refuses_in_silence_is_refuted() {
-    let config = gang::<RefusesInSilence>(2, 1, false, COPY);
-    assert_eq!(refute("refuses in silence", AN_ANSWER, config), 12);
-}
-
-#[test]
-fn a_barrier_that_answers_twice_is_refuted() {
-    assert_eq!(refute("answers twice", ONE_ANSWER, gang::<AnswersTwice>(2, 2, false, NONE)), 7);
 }

@@ -1,6 +1,6 @@
 //! What a step does to the state of the model.
 
-use crate::barrier::{Barrier, Fault, State, Told, Up, User};
+use super::{Barrier, Fault, State, Told, Up, User};
 use bytes::Bytes;
 use phalanx::protocol::{
     BarrierEffect, BarrierEvent, CallId, LeaveReason, Release, ReplyToken, RuntimeEvent, SyncError,

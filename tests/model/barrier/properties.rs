@@ -1,6 +1,6 @@
 //! What must hold in every state, and what must be reached in some.
 
-use crate::barrier::{Barrier, Config, Fault, State, Told, User};
+use super::{Barrier, Config, Fault, State, Told, User};
 use phalanx::protocol::{Epoch, SyncError};
 use stateright::Property;
 

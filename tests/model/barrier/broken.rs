@@ -1,6 +1,6 @@
 //! Barriers with one rule broken each: the model must refute them, or it proves nothing.
 
-use crate::barrier::{Barrier, partition, task_attempt};
+use super::{Barrier, partition, task_attempt};
 use phalanx::protocol::{
     BarrierEffect, BarrierEvent, ContextBarrierState, Epoch, OpenBarrier, SyncError, SyncTimer,
     TaskLeft,
