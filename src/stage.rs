@@ -216,7 +216,8 @@ impl<P> Stage<P> {
         self
     }
 
-    /// Pause between the end of a failed attempt and the next.
+    /// Pause between an attempt's failure and the next attempt, which also waits for the killed
+    /// tasks to end.
     pub fn retry_delay(mut self, delay: Duration) -> Self {
         self.options.retry_delay = Some(delay);
         self

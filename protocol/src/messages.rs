@@ -99,8 +99,9 @@ pub struct StillWaiting {
 
 /// A task no longer waits in a round it had arrived at, and may come back to it.
 ///
-/// Sent by the gatherer after the task's request, on the same path. No reply. Idempotent; without
-/// effect if the round has been released.
+/// Sent by the gatherer after the task's request, on the same path. No reply. Without effect if the
+/// round has been released. Not to be sent again after the task's next request, which it would take
+/// back: it names the task and the round, not the request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct WithdrawSync {
     /// The stage attempt.

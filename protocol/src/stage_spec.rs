@@ -48,8 +48,8 @@ pub struct StageSpec {
     pub max_attempts: u32,
     /// Losses of executors or coordinators that do not count as attempts.
     pub max_infrastructure_failures: u32,
-    /// Pause between the end of a failed attempt and the next; tasks of a plain stage are tried
-    /// again at once.
+    /// Pause between an attempt's failure and the next attempt, which also waits for the killed
+    /// tasks to end; tasks of a plain stage are tried again at once.
     pub retry_delay: Duration,
     /// Higher goes first; equal ones in order of submission.
     pub priority: i32,

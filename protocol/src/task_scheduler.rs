@@ -219,7 +219,7 @@ impl TaskScheduler {
         match event {
             SchedulerEvent::ExecutorJoined(joined) => self.executor_joined(joined, effects),
             SchedulerEvent::ExecutorLost { executor, incarnation, reason } => {
-                self.executor_lost(executor, incarnation, &reason, effects);
+                self.life_is_over(executor, incarnation, &reason, effects);
                 self.defer_what_no_longer_fits(effects);
             }
             SchedulerEvent::SubmitStage(submit) => self.submit(submit, effects),

@@ -80,6 +80,7 @@ impl Simulator {
             self.observe(Observation::Fault(FaultKind::TimerFiredLate));
         } else {
             self.armed.remove(&key);
+            self.fire_again(key);
         }
         match key {
             TimerKey::Scheduler(key) => self.tell_scheduler(SchedulerEvent::TimerFired(key)),
@@ -97,6 +98,10 @@ impl Simulator {
     fn cancel_timer(&mut self, key: TimerKey) {
         let Some(turn) = self.armed.remove(&key) else { return };
         self.agenda.remove(turn);
+        self.fire_again(key);
+    }
+
+    fn fire_again(&mut self, key: TimerKey) {
         if let Some(after) = self.traffic.late_timer(&mut self.rng) {
             self.agenda.add(after, Due::Timer { key, is_late: true });
         }
@@ -213,8 +218,8 @@ impl Simulator {
 
     /// A closed barrier answers late tasks until the last of them is gone.
     pub(super) fn forget_barrier_without_tasks(&mut self, attempt: StageAttemptId) {
-        let is_closed = self.barriers.get(&attempt).is_some_and(ContextBarrierState::is_closed);
-        if is_closed && !self.running.contains_key(&attempt) {
+        let is_over = self.coordinator.open_attempts().all(|open| open != attempt);
+        if is_over && !self.running.contains_key(&attempt) {
             self.barriers.remove(&attempt);
         }
     }

@@ -52,6 +52,18 @@ impl ToDriver {
             ToDriver::Left(left) => Way::ToBarrier(life, left.attempt),
         }
     }
+
+    /// Whether it may come twice, even late: all but a withdrawal, which must not come after the
+    /// task's next request.
+    pub(super) fn may_repeat(&self) -> bool {
+        match self {
+            ToDriver::Joined(_)
+            | ToDriver::Report(_)
+            | ToDriver::Request(..)
+            | ToDriver::Left(_) => true,
+            ToDriver::Withdraw(_) => false,
+        }
+    }
 }
 
 impl ToExecutor {
@@ -73,7 +85,7 @@ impl ToExecutor {
     }
 }
 
-/// How much later than the longest delay a copy may come.
+/// How much later than the longest delay a copy, or a timer, may come.
 const COPIES_LATER: u32 = 10;
 
 /// Chooses when messages arrive.
@@ -109,11 +121,11 @@ impl Traffic {
         is_copied.then(|| now + rng.random_range(shortest..=longest * COPIES_LATER))
     }
 
-    /// When a cancelled timer fires, if it does.
+    /// When a timer fires that was cancelled or has fired, if it does.
     pub(super) fn late_timer(&self, rng: &mut ChaCha8Rng) -> Option<Duration> {
         let (shortest, longest) = self.network.delay;
         let is_late = self.network.late_timers > 0.0 && rng.random_bool(self.network.late_timers);
-        is_late.then(|| rng.random_range(shortest..=longest))
+        is_late.then(|| rng.random_range(shortest..=longest * COPIES_LATER))
     }
 
     /// A life is over: its ways are not used any more.

@@ -121,7 +121,7 @@ pub enum FaultKind {
     MessageDuplicated,
     /// A message was lost with its connection.
     MessageLost,
-    /// A timer fired although it had been cancelled.
+    /// A timer fired although it had been cancelled, or fired again.
     TimerFiredLate,
     /// An executor ended with tasks on it.
     ExecutorCrashed,

@@ -39,10 +39,10 @@ pub struct Network {
     /// The shortest and the longest delay of a message. Messages of one kind between the driver and
     /// one executor keep their order; others overtake each other.
     pub delay: (Duration, Duration),
-    /// The share of messages that come a second time, perhaps much later; from 0 to 1. Never the
-    /// launch of tasks, which is sent once.
+    /// The share of messages that come a second time, perhaps much later; from 0 to 1. Only those
+    /// that may: launches of tasks, withdrawals and answers are sent once.
     pub duplicates: f64,
-    /// The share of cancelled timers that fire nevertheless; from 0 to 1.
+    /// The share of timers that fire although they were cancelled, or fire again; from 0 to 1.
     pub late_timers: f64,
 }
 

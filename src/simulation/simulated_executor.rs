@@ -269,7 +269,9 @@ impl Simulator {
         let now = self.now();
         self.traffic.sent += 1;
         let number = self.traffic.sent;
-        if let Some(at) = self.traffic.copy(now, &mut self.rng) {
+        if message.may_repeat()
+            && let Some(at) = self.traffic.copy(now, &mut self.rng)
+        {
             self.observe(Observation::Fault(FaultKind::MessageDuplicated));
             self.agenda.add_at(at, Due::ToDriver { from, message: message.clone(), number });
         }

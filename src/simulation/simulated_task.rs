@@ -72,38 +72,32 @@ impl Simulator {
         }
     }
 
-    /// Does the task's next steps, until it has to wait.
+    /// Does the task's next step.
     pub(super) fn go_on(&mut self, id: TaskAttemptId) {
         let now = self.now();
-        loop {
-            let Some(task) = self.tasks.get_mut(&id) else { return };
-            if task.is_ending() {
-                return;
-            }
-            let Some(step) = task.script.steps.get(task.next_step).cloned() else {
-                let outcome = match task.script.end.clone() {
-                    TaskEnd::Returns => TaskOutcome::Succeeded,
-                    TaskEnd::Fails(failure) => TaskOutcome::Failed(failure),
-                };
-                return self.end_task(id, outcome);
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        if task.is_ending() {
+            return;
+        }
+        let Some(step) = task.script.steps.get(task.next_step).cloned() else {
+            let outcome = match task.script.end.clone() {
+                TaskEnd::Returns => TaskOutcome::Succeeded,
+                TaskEnd::Fails(failure) => TaskOutcome::Failed(failure),
             };
-            task.next_step += 1;
-            match step {
-                Step::Work(duration) => return self.wake(id, duration),
-                Step::WorkUntil(offset) => {
-                    let elapsed = now.saturating_sub(task.began);
-                    return self.wake(id, offset.saturating_sub(elapsed));
-                }
-                Step::Sync(method) => {
-                    if self.call(id, method).is_some() {
-                        return;
-                    }
-                }
-                Step::TrySync(method, patience) => {
-                    if let Some(call) = self.call(id, method) {
-                        self.agenda.add(patience, Due::GivesUp { task: id, call });
-                        return;
-                    }
+            return self.end_task(id, outcome);
+        };
+        task.next_step += 1;
+        match step {
+            Step::Work(duration) => self.wake(id, duration),
+            Step::WorkUntil(offset) => {
+                let elapsed = now.saturating_sub(task.began);
+                self.wake(id, offset.saturating_sub(elapsed));
+            }
+            // An answer wakes the task, even one that comes at once.
+            Step::Sync(method) => drop(self.call(id, method)),
+            Step::TrySync(method, patience) => {
+                if let Some(call) = self.call(id, method) {
+                    self.agenda.add(patience, Due::GivesUp { task: id, call });
                 }
             }
         }

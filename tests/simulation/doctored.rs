@@ -3,9 +3,9 @@
 
 use crate::facts::Facts;
 use crate::{invariants, workload};
-use phalanx::protocol::{BarrierEffect, SchedulerEffect};
+use phalanx::protocol::{BarrierEffect, BarrierEvent, SchedulerEffect};
 use phalanx::simulation::{Observation, Simulator};
-use phalanx::{RuntimeEvent, StageFailure, SyncError};
+use phalanx::{RuntimeEvent, StageFailure, SyncError, SyncMethod};
 use std::time::Duration;
 
 /// What is shown instead of what happened.
@@ -153,6 +153,37 @@ fn a_task_that_is_not_told_to_end_is_noticed() {
 fn a_task_that_is_left_is_noticed() {
     let wrong = objection("nothing is left", without_ends);
     assert!(wrong.contains("still runs"), "{wrong}");
+}
+
+#[test]
+fn who_waits_for_one_that_has_left_is_noticed() {
+    let wrong = objection("nobody waits in vain", |observation| {
+        if let Observation::Barrier { event: BarrierEvent::TaskLeft(_), effects, .. } = observation
+        {
+            effects.clear();
+        }
+        true
+    });
+    assert!(wrong.contains("cannot meet any more"), "{wrong}");
+}
+
+#[test]
+fn a_release_of_one_that_has_withdrawn_is_noticed() {
+    let wrong = objection("releases reach full gangs", |observation| {
+        if let Observation::Barrier { event: BarrierEvent::WithdrawSync(_), effects, .. } =
+            observation
+        {
+            let (attempt, epoch) = Default::default();
+            let method = SyncMethod::Barrier;
+            effects.push(BarrierEffect::Emit(RuntimeEvent::RoundReleased {
+                attempt,
+                epoch,
+                method,
+            }));
+        }
+        true
+    });
+    assert!(wrong.contains("is released with"), "{wrong}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod every_stage_ends_once;
 mod first_cause_is_first_failure;
 mod gangs_start_whole;
 mod kills_have_a_cause;
+mod nobody_waits_in_vain;
 mod nothing_is_left;
 mod one_release_per_epoch;
 mod releases_reach_full_gangs;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<(&'static str, Box<dyn Invariant>)> {
         ),
         ("gangs start whole", Box::<gangs_start_whole::GangsStartWhole>::default()),
         ("kills have a cause", Box::new(kills_have_a_cause::KillsHaveACause)),
+        ("nobody waits in vain", Box::<nobody_waits_in_vain::NobodyWaitsInVain>::default()),
         ("nothing is left", Box::new(nothing_is_left::NothingIsLeft)),
         ("one release per epoch", Box::<one_release_per_epoch::OneReleasePerEpoch>::default()),
         (

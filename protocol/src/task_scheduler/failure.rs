@@ -56,7 +56,7 @@ impl TaskScheduler {
         stage.live.remove(&task_attempt);
         let counts = match stage.phase {
             Phase::Running | Phase::Queued | Phase::Deferred { .. } => true,
-            Phase::Stopping | Phase::BackingOff | Phase::Ended => false,
+            Phase::Stopping { .. } | Phase::BackingOff | Phase::Ended => false,
         };
         if counts {
             if ending == Ending::Reported {
@@ -74,7 +74,7 @@ impl TaskScheduler {
                 }
             }
         }
-        self.after_task_end(attempt, effects);
+        self.after_task_end(attempt);
     }
 
     fn task_succeeded(&mut self, attempt: StageAttemptId, effects: &mut Vec<SchedulerEffect>) {
@@ -90,13 +90,13 @@ impl TaskScheduler {
     }
 
     /// Once the last killed task has ended: the next attempt, or the end of the books.
-    fn after_task_end(&mut self, attempt: StageAttemptId, effects: &mut Vec<SchedulerEffect>) {
+    fn after_task_end(&mut self, attempt: StageAttemptId) {
         let Some(stage) = self.stages.get_mut(&attempt.stage) else { return };
         if !stage.live.is_empty() {
             return;
         }
         match stage.phase {
-            Phase::Stopping => self.back_off(attempt.stage, effects),
+            Phase::Stopping { pauses } => self.attempt_is_over(attempt.stage, pauses),
             Phase::Ended => {
                 self.stages.remove(&attempt.stage);
             }
@@ -104,23 +104,25 @@ impl TaskScheduler {
         }
     }
 
-    fn back_off(&mut self, id: StageId, effects: &mut Vec<SchedulerEffect>) {
+    fn attempt_is_over(&mut self, id: StageId, pauses: bool) {
         let Some(stage) = self.stages.get_mut(&id) else { return };
         stage.attempt += 1;
-        stage.phase = Phase::BackingOff;
-        let (next, delay) = (stage.attempt_id(), stage.spec.retry_delay);
-        if delay.is_zero() {
-            self.retry(next);
+        if pauses {
+            stage.phase = Phase::BackingOff;
         } else {
-            let key = SchedulerTimer::Retry(next);
-            effects.push(SchedulerEffect::SetTimer { key, after: delay });
+            self.enqueue(id);
         }
     }
 
+    /// The pause before this attempt is over; perhaps its former has not ended yet.
     pub(super) fn retry(&mut self, next: StageAttemptId) {
-        let Some(stage) = self.stages.get(&next.stage) else { return };
+        let Some(stage) = self.stages.get_mut(&next.stage) else { return };
         if stage.phase == Phase::BackingOff && stage.attempt_id() == next {
             self.enqueue(next.stage);
+        } else if stage.phase == (Phase::Stopping { pauses: true })
+            && stage.next_attempt_id() == next
+        {
+            stage.phase = Phase::Stopping { pauses: false };
         }
     }
 
@@ -141,9 +143,14 @@ impl TaskScheduler {
             cause.origin.iter().for_each(|origin| self.retry_plain_task(id, origin.partition));
             return;
         }
-        stage.phase = Phase::Stopping;
+        let (next, delay) = (stage.next_attempt_id(), stage.spec.retry_delay);
+        stage.phase = Phase::Stopping { pauses: !delay.is_zero() };
         effects.push(SchedulerEffect::DiscardPayloads(id));
         self.stop_attempt(cause.attempt, CloseReason::Failed(cause.to_string()), effects);
+        if !delay.is_zero() {
+            effects
+                .push(SchedulerEffect::SetTimer { key: SchedulerTimer::Retry(next), after: delay });
+        }
     }
 
     fn retry_plain_task(&mut self, id: StageId, partition: PartitionId) {
@@ -256,6 +263,23 @@ impl TaskScheduler {
             self.executor_lost(executor, incarnation, &reason, effects);
         }
         self.defer_what_no_longer_fits(effects);
+    }
+
+    /// A life that is over before its joining was heard of must not join any more, and was the end
+    /// of the one before.
+    pub(super) fn life_is_over(
+        &mut self,
+        executor: ExecutorId,
+        incarnation: Incarnation,
+        reason: &str,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
+        let mut over = incarnation;
+        if self.ledger.is_newer(executor, incarnation) {
+            over = self.ledger.get(executor).map_or(over, |former| former.incarnation);
+            self.ledger.note_life(executor, incarnation);
+        }
+        self.executor_lost(executor, over, reason, effects);
     }
 
     /// What follows for the stages. Stages in line that no longer fit are the caller's to defer.

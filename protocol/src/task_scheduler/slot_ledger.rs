@@ -43,9 +43,14 @@ impl SlotLedger {
         address: Arc<str>,
         resources: ExecutorResources,
     ) {
-        self.incarnations.insert(id, incarnation);
+        self.note_life(id, incarnation);
         let free = Free::all(&resources);
         self.executors.insert(id, Executor { incarnation, address, resources, free });
+    }
+
+    /// From now on earlier lives, and this one, are no news.
+    pub(super) fn note_life(&mut self, executor: ExecutorId, incarnation: Incarnation) {
+        self.incarnations.insert(executor, incarnation);
     }
 
     pub(super) fn remove(&mut self, executor: ExecutorId) {

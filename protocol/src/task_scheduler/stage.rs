@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// ```text
 ///  submit ─▶ Deferred ◀──▶ Queued ──all N placed──▶ Running ──all succeeded──▶ Ended
 ///               │             ▲                        │ first failure: kill the others
-///     too often │             │ retry_delay            ▼
+///     too often │             │ retry_delay is over    ▼
 ///               │          BackingOff ◀──all ended── Stopping
 ///               ▼                                      
 ///             Ended ◀── attempts used up, OnFailure::Abort, cancel, shutdown (from anywhere)
@@ -58,8 +58,8 @@ pub(super) enum Phase {
     Queued,
     /// All tasks are launched.
     Running,
-    /// Failed; its killed tasks are ending.
-    Stopping,
+    /// Failed; its killed tasks are ending. The pause before the next attempt may still last.
+    Stopping { pauses: bool },
     /// The pause before the next attempt.
     BackingOff,
     /// Has its result; killed tasks may still be ending.
@@ -94,6 +94,10 @@ impl Stage {
 
     pub(super) fn attempt_id(&self) -> StageAttemptId {
         StageAttemptId { stage: self.id, attempt: self.attempt }
+    }
+
+    pub(super) fn next_attempt_id(&self) -> StageAttemptId {
+        StageAttemptId { stage: self.id, attempt: self.attempt + 1 }
     }
 
     pub(super) fn is_gang(&self) -> bool {

@@ -219,7 +219,7 @@ impl TaskScheduler {
                     && self.reservation(stage.id).is_some(),
             },
             Phase::Running => StagePhase::Running { succeeded: stage.succeeded },
-            Phase::Stopping => {
+            Phase::Stopping { .. } => {
                 let partition = |id| self.tasks.get(id).map(|task| task.partition);
                 let live = stage.live.iter().filter_map(partition);
                 StagePhase::Stopping { waiting_for: live.collect() }

@@ -84,7 +84,7 @@ impl Cluster {
                     let all = live + stage.succeeded as usize;
                     assert_eq!(all, stage.spec.num_tasks as usize, "{}", stage.attempt_id());
                 }
-                Phase::Stopping | Phase::Ended => {}
+                Phase::Stopping { .. } | Phase::Ended => {}
             }
         }
         let all: u32 = self.machine.executors().map(|it| it.resources.cpus).sum();

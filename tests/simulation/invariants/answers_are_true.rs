@@ -2,16 +2,18 @@
 
 use super::Invariant;
 use crate::facts::{Facts, TaskFact};
-use phalanx::protocol::{CallId, CloseReason};
+use phalanx::protocol::{BarrierEffect, CallId, CloseReason};
 use phalanx::simulation::Observation;
-use phalanx::{LeaveReason, PartitionId, StageAttemptId, SyncError, SyncMethod, TaskAttemptId};
+use phalanx::{
+    LeaveReason, PartitionId, RuntimeEvent, StageAttemptId, SyncError, SyncMethod, TaskAttemptId,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 #[derive(Default)]
 pub struct AnswersAreTrue {
     called: BTreeMap<(TaskAttemptId, CallId), Duration>,
-    first_call: BTreeMap<StageAttemptId, Duration>,
+    opened: BTreeMap<StageAttemptId, Duration>,
     methods: BTreeMap<StageAttemptId, BTreeSet<SyncMethod>>,
 }
 
@@ -30,7 +32,7 @@ impl AnswersAreTrue {
             }
             SyncError::Killed { .. } => task.killed,
             SyncError::Timeout { after, missing, .. } => {
-                let since = self.first_call.get(&task.attempt).copied().unwrap_or_default();
+                let since = self.opened.get(&task.attempt).copied().unwrap_or_default();
                 now >= since + *after && !missing.is_empty()
             }
             SyncError::AttemptClosed { reason, .. } => match reason {
@@ -73,7 +75,6 @@ impl Invariant for AnswersAreTrue {
         match observation {
             Observation::Called { attempt, task_attempt, call, method, .. } => {
                 self.called.insert((*task_attempt, *call), now);
-                self.first_call.entry(*attempt).or_insert(now);
                 self.methods.entry(*attempt).or_default().insert(*method);
                 Ok(())
             }
@@ -88,6 +89,15 @@ impl Invariant for AnswersAreTrue {
                     }
                     Err(_) | Ok(_) => Ok(()),
                 }
+            }
+            Observation::Barrier { attempt, effects, .. } => {
+                let is_opening = |effect: &BarrierEffect| {
+                    matches!(effect, BarrierEffect::Emit(RuntimeEvent::RoundOpened { .. }))
+                };
+                if effects.iter().any(is_opening) {
+                    self.opened.insert(*attempt, now);
+                }
+                Ok(())
             }
             Observation::Dropped { task_attempt, call } => {
                 self.called.remove(&(*task_attempt, *call));

@@ -14,8 +14,10 @@ pub struct BudgetsAreKept {
     /// By stage, and for plain stages by partition.
     own: BTreeMap<(StageId, Option<PartitionId>), u32>,
     losses: BTreeMap<StageId, u32>,
-    /// When the last task of an attempt was known to have ended.
-    over: BTreeMap<StageAttemptId, Duration>,
+    /// When an attempt failed.
+    failed_at: BTreeMap<StageAttemptId, Duration>,
+    /// When a stage was put off for want of slots, and how many more checks might fail.
+    deferred: BTreeMap<StageId, (Duration, u32)>,
 }
 
 impl BudgetsAreKept {
@@ -35,7 +37,13 @@ impl BudgetsAreKept {
         }
     }
 
-    fn ended(&self, facts: &Facts, stage: StageId, failure: &StageFailure) -> Result<(), String> {
+    fn ended(
+        &self,
+        facts: &Facts,
+        now: Duration,
+        stage: StageId,
+        failure: &StageFailure,
+    ) -> Result<(), String> {
         let spec = &facts.specs[&stage];
         let fact = &facts.stages[&stage];
         let is_true = match failure {
@@ -52,7 +60,10 @@ impl BudgetsAreKept {
                     && self.losses.get(&stage) == Some(losses)
             }
             StageFailure::Aborted { .. } => spec.on_failure == OnFailure::Abort,
-            StageFailure::NotEnoughSlots { required, available, .. } => required > available,
+            StageFailure::NotEnoughSlots { required, available, checks, interval } => {
+                let (since, _) = self.deferred.get(&stage).copied().unwrap_or((now, 0));
+                required > available && now >= since + *interval * (checks - 1)
+            }
             StageFailure::QueueFull { limit } => {
                 let is_there = |it: &&StageFact| {
                     let mut tasks = it.attempts.iter().flat_map(|it| facts.tasks_of(*it));
@@ -81,9 +92,9 @@ impl BudgetsAreKept {
         let Some(former) = attempt.attempt.checked_sub(1) else { return Ok(()) };
         let former = StageAttemptId { attempt: former, ..attempt };
         let delay = facts.specs[&attempt.stage].retry_delay;
-        match self.over.get(&former) {
-            Some(over) if now >= *over + delay => Ok(()),
-            over => Err(format!("{attempt} starts at {now:?}; its former was over at {over:?}")),
+        match self.failed_at.get(&former) {
+            Some(failed) if now >= *failed + delay => Ok(()),
+            failed => Err(format!("{attempt} starts at {now:?}; its former failed at {failed:?}")),
         }
     }
 }
@@ -100,15 +111,23 @@ impl Invariant for BudgetsAreKept {
             match effect {
                 SchedulerEffect::Emit(RuntimeEvent::AttemptFailed { cause, .. }) => {
                     self.failed(&facts.specs[&cause.attempt.stage], cause);
+                    self.failed_at.insert(cause.attempt, now);
                 }
-                SchedulerEffect::Emit(RuntimeEvent::TaskEnded { attempt, .. }) => {
-                    self.over.insert(*attempt, now);
+                SchedulerEffect::Emit(RuntimeEvent::StageDeferred {
+                    stage, checks_left, ..
+                }) => {
+                    let (_, before) = self.deferred.get(stage).copied().unwrap_or_default();
+                    // The first check of a deferral: fewer may fail after every other.
+                    if *checks_left >= before {
+                        self.deferred.insert(*stage, (now, *checks_left));
+                    }
+                    self.deferred.entry(*stage).and_modify(|(_, left)| *left = *checks_left);
                 }
                 SchedulerEffect::Emit(RuntimeEvent::AttemptStarted { attempt, .. }) => {
                     self.attempt_starts(facts, now, *attempt)?;
                 }
                 SchedulerEffect::StageEnded { stage, result: Err(failure) } => {
-                    self.ended(facts, *stage, failure)?;
+                    self.ended(facts, now, *stage, failure)?;
                 }
                 _ => {}
             }

@@ -1,13 +1,15 @@
 //! A release reaches a task only when all tasks of its gang have made the same call at the same
-//! epoch, and it brings what they gave, by partition.
+//! epoch, and it brings what they gave, by partition. Who has withdrawn is not counted.
 
 use super::Invariant;
 use crate::facts::Facts;
 use bytes::Bytes;
-use phalanx::protocol::{CallId, Release};
+use phalanx::protocol::{BarrierEffect, BarrierEvent, CallId, Release};
 use phalanx::simulation::Observation;
-use phalanx::{PartitionId, StageAttemptId, SyncError, SyncMethod, TaskAttemptId};
-use std::collections::BTreeMap;
+use phalanx::{
+    Epoch, PartitionId, RuntimeEvent, StageAttemptId, SyncError, SyncMethod, TaskAttemptId,
+};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The calls of one partition at one epoch of an attempt; several if it dropped some.
@@ -19,6 +21,8 @@ pub struct ReleasesReachFullGangs {
     /// Syncs that each task has passed.
     passed: BTreeMap<TaskAttemptId, u64>,
     methods: BTreeMap<(TaskAttemptId, CallId), SyncMethod>,
+    /// Who is in the round of an attempt as messages have come, and its epoch.
+    arrived: BTreeMap<StageAttemptId, (Epoch, BTreeSet<PartitionId>)>,
 }
 
 impl ReleasesReachFullGangs {
@@ -50,6 +54,43 @@ impl ReleasesReachFullGangs {
     }
 }
 
+impl ReleasesReachFullGangs {
+    /// What the barrier was told, in the order in which it was.
+    fn told(
+        &mut self,
+        facts: &Facts,
+        attempt: StageAttemptId,
+        event: &BarrierEvent,
+        effects: &[BarrierEffect],
+    ) -> Result<(), String> {
+        let (epoch, arrived) = self.arrived.entry(attempt).or_default();
+        match event {
+            BarrierEvent::RequestToSync { request, .. } if request.epoch == *epoch => {
+                arrived.extend(request.arrivals.iter().map(|arrival| arrival.partition));
+            }
+            BarrierEvent::WithdrawSync(withdraw) if withdraw.epoch == *epoch => {
+                arrived.remove(&withdraw.partition);
+            }
+            _ => {}
+        }
+        for effect in effects {
+            match effect {
+                BarrierEffect::Emit(RuntimeEvent::RoundReleased { .. }) => {
+                    let all = facts.specs[&attempt.stage].num_tasks as usize;
+                    if arrived.len() != all {
+                        return Err(format!("{attempt} is released with {arrived:?} of {all}"));
+                    }
+                    arrived.clear();
+                    epoch.0 += 1;
+                }
+                BarrierEffect::Emit(RuntimeEvent::RoundFailed { .. }) => arrived.clear(),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Invariant for ReleasesReachFullGangs {
     fn check(
         &mut self,
@@ -58,6 +99,9 @@ impl Invariant for ReleasesReachFullGangs {
         observation: &Observation,
     ) -> Result<(), String> {
         match observation {
+            Observation::Barrier { attempt, event, effects } => {
+                self.told(facts, *attempt, event, effects)
+            }
             Observation::Called { attempt, partition, task_attempt, call, method, message } => {
                 let epoch = self.passed.get(task_attempt).copied().unwrap_or(0);
                 self.methods.insert((*task_attempt, *call), *method);

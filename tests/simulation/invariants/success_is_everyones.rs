@@ -43,7 +43,12 @@ impl Invariant for SuccessIsEveryones {
         for effect in effects {
             match effect {
                 SchedulerEffect::KeepPayload { stage, partition, task_attempt } => {
-                    self.kept.entry(*stage).or_default().insert(*partition, *task_attempt);
+                    let kept = self.kept.entry(*stage).or_default();
+                    kept.insert(*partition, *task_attempt);
+                    let attempt = |id| facts.tasks.get(id).map(|task| task.attempt);
+                    if kept.values().any(|id| attempt(id) != attempt(task_attempt)) {
+                        return Err(format!("values of two attempts are kept: {kept:?}"));
+                    }
                 }
                 SchedulerEffect::DiscardPayloads(stage) => {
                     self.kept.remove(stage);

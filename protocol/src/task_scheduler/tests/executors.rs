@@ -112,15 +112,40 @@ fn an_idle_executor_that_goes_is_told_and_forgotten() {
 }
 
 #[test]
-fn the_loss_of_an_unknown_executor_or_another_life_is_ignored() {
+fn the_loss_of_an_earlier_life_and_a_second_loss_are_ignored() {
     let mut cluster = Cluster::of(&[]);
     cluster.handle(joined(E1, 2, cpus(2)));
     cluster.submit(gang(2));
-    for (executor, life) in [(E1, 1), (E1, 3), (E2, 0)] {
-        cluster.ignores(lost(executor, Incarnation(life)));
-    }
+    cluster.ignores(lost(E1, Incarnation(1)));
     cluster.lose(E1);
     cluster.ignores(lost(E1, Incarnation(2)));
+}
+
+/// Its joining is still on the way. Believed then, it would be a place from which no task ever
+/// reports.
+#[test]
+fn a_life_that_is_lost_before_it_joins_does_not_join() {
+    let mut cluster = Cluster::of(&[]);
+    assert_eq!(cluster.handle(lost(E1, Incarnation(1))), []);
+    for life in [0, 1] {
+        cluster.ignores(joined(E1, life, cpus(2)));
+    }
+    cluster.handle(joined(E1, 2, cpus(2)));
+    assert_eq!(cluster.free_slots(), 2);
+}
+
+#[test]
+fn the_loss_of_a_life_that_has_not_joined_is_the_loss_of_the_one_before() {
+    let mut cluster = Cluster::of(&[]);
+    cluster.handle(joined(E1, 2, cpus(2)));
+    let expected = RuntimeEvent::ExecutorLost {
+        executor: E1,
+        incarnation: Incarnation(2),
+        reason: "went away".to_owned(),
+    };
+    assert_eq!(cluster.handle(lost(E1, Incarnation(3))), [SchedulerEffect::Emit(expected)]);
+    cluster.ignores(joined(E1, 3, cpus(2)));
+    assert_eq!(cluster.machine.executors().count(), 0);
 }
 
 #[test]

@@ -70,20 +70,33 @@ fn the_next_attempt_starts_in_the_step_in_which_the_last_killed_task_ends() {
 }
 
 #[test]
-fn the_next_attempt_waits_for_the_pause_after_the_last_end() {
+fn the_next_attempt_waits_for_the_pause_after_the_failure() {
     let (mut cluster, stage) = running(StageSpec { retry_delay: PAUSE, ..gang(4) });
     let one = cluster.task(stage, 1);
-    cluster.fail(one, "boom");
-    let [zero, two, three] = tasks(&cluster, stage, [0, 2, 3]);
-    for task in [zero, two] {
+    let retry = SchedulerTimer::Retry(attempt(stage, 1));
+    assert_eq!(cluster.fail(one, "boom").last(), Some(&set_timer(retry, PAUSE)));
+    for task in tasks(&cluster, stage, [0, 2, 3]) {
         assert_eq!(without_events(cluster.killed(task)), []);
     }
-    let retry = SchedulerTimer::Retry(attempt(stage, 1));
-    assert_eq!(without_events(cluster.killed(three)), [set_timer(retry, PAUSE)]);
     assert_eq!(cluster.phase(stage), StagePhase::BackingOff);
     assert_eq!(cluster.free_slots(), 4);
     let effects = cluster.fire(retry);
     assert_eq!(launched(&effects).len(), 4);
+    assert_eq!(cluster.phase(stage), StagePhase::Running { succeeded: 0 });
+}
+
+/// Who ignores its kill for longer than the pause delays the next attempt, and the pause no more.
+#[test]
+fn the_pause_may_be_over_before_the_last_task_has_ended() {
+    let (mut cluster, stage) = running(StageSpec { retry_delay: PAUSE, ..gang(4) });
+    let [zero, one, two, three] = tasks(&cluster, stage, [0, 1, 2, 3]);
+    cluster.fail(one, "boom");
+    cluster.killed(zero);
+    cluster.killed(two);
+    assert_eq!(cluster.fire(SchedulerTimer::Retry(attempt(stage, 1))), []);
+    let waiting_for = [PartitionId(3)].into_iter().collect();
+    assert_eq!(cluster.phase(stage), StagePhase::Stopping { waiting_for });
+    assert_eq!(launched(&cluster.killed(three)).len(), 4);
     assert_eq!(cluster.phase(stage), StagePhase::Running { succeeded: 0 });
 }
 

@@ -162,14 +162,21 @@ fn a_retry_that_fires_twice_or_for_another_attempt_starts_nothing() {
     let mut cluster = Cluster::of(&[2]);
     let (stage, _) = cluster.submit(StageSpec { retry_delay: PAUSE, ..gang(2) });
     cluster.fail(cluster.task(stage, 0), "boom");
-    cluster.ignores(fired(SchedulerTimer::Retry(attempt(stage, 1))));
+    let retry = |attempt_number| SchedulerTimer::Retry(attempt(stage, attempt_number));
+    for other in [0, 2] {
+        cluster.ignores(fired(retry(other)));
+    }
     cluster.killed_all(stage);
     for other in [0, 2] {
-        cluster.ignores(fired(SchedulerTimer::Retry(attempt(stage, other))));
+        cluster.ignores(fired(retry(other)));
     }
-    let retry = SchedulerTimer::Retry(attempt(stage, 1));
-    assert_eq!(launched(&cluster.fire(retry)).len(), 2);
-    cluster.ignores(fired(retry));
+    assert_eq!(launched(&cluster.fire(retry(1))).len(), 2);
+    cluster.ignores(fired(retry(1)));
+    cluster.fail(cluster.task(stage, 0), "boom");
+    assert_eq!(cluster.fire(retry(2)), []);
+    for late in [1, 2, 3] {
+        cluster.ignores(fired(retry(late)));
+    }
 }
 
 #[test]
