@@ -6,7 +6,13 @@ mod scheduler;
 use stateright::{Checker, HasDiscoveries, Model};
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::io::Write;
 use std::time::Instant;
+
+/// Past the test harness, which keeps what is printed.
+fn tell(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
 
 /// Explores everything; returns the number of states.
 fn prove<M>(name: &str, model: M) -> usize
@@ -18,7 +24,8 @@ where
     let checker = model.checker().threads(2).spawn_bfs().join();
     checker.assert_properties();
     let (unique, depth) = (checker.unique_state_count(), checker.max_depth());
-    println!("{name}: {unique} states, depth {depth}, {:.1?}", start.elapsed());
+    let elapsed = start.elapsed();
+    tell(&format!("model: {name}: {unique} states, depth {depth}, {elapsed:.1?}"));
     unique
 }
 
@@ -34,8 +41,8 @@ where
         let checker = model.clone().checker().finish_when(found).target_max_depth(depth);
         if let Some(path) = checker.spawn_bfs().join().discovery(property) {
             let actions = path.into_actions();
-            println!("{name}: after {} steps not: {property}", actions.len());
-            println!("    {actions:?}");
+            tell(&format!("refuted: {name}: after {} steps not: {property}", actions.len()));
+            println!("{actions:?}");
             return actions.len();
         }
     }

@@ -47,6 +47,8 @@ impl Scheduler for TaskScheduler {
 pub struct Budget {
     /// Executors die, which the scheduler hears of later.
     pub deaths: u8,
+    /// Lives are lost before their joining arrives.
+    pub unheard: u8,
     /// Executors join, for the first time or under a new incarnation.
     pub joins: u8,
     pub cancels: u8,
@@ -147,6 +149,10 @@ pub enum Action {
     },
     /// The executor is gone with its tasks, and nobody has noticed.
     Die {
+        executor: usize,
+    },
+    /// A new life has come and gone, and its joining is still on the way.
+    DieUnheard {
         executor: usize,
     },
     NoticeDeath {
@@ -262,6 +268,9 @@ impl<S: Scheduler> Config<S> {
             let lives = it.here == Here::Lives;
             if lives && state.budget.deaths > 0 {
                 actions.push(Action::Die { executor });
+            }
+            if state.budget.unheard > 0 {
+                actions.push(Action::DieUnheard { executor });
             }
             if !lives && state.budget.joins > 0 {
                 actions.push(Action::Join { executor });

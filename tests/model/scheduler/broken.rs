@@ -171,6 +171,32 @@ impl Scheduler for NoIncarnationCheck {
     }
 }
 
+/// Forgets the loss of a life that has not joined yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ForgetsUnheard(TaskScheduler);
+
+impl Scheduler for ForgetsUnheard {
+    fn new(config: SchedulerConfig) -> Self {
+        ForgetsUnheard(TaskScheduler::new(config))
+    }
+
+    fn handle(&mut self, event: SchedulerEvent, effects: &mut Vec<SchedulerEffect>) {
+        let is_heard_of = match &event {
+            SchedulerEvent::ExecutorLost { executor, incarnation: lost, .. } => {
+                incarnation(&self.0, *executor) == Some(*lost)
+            }
+            _ => true,
+        };
+        if is_heard_of {
+            self.0.handle(event, effects);
+        }
+    }
+
+    fn shipped(&self) -> &TaskScheduler {
+        &self.0
+    }
+}
+
 /// Tells the executor to kill a partition and leaves the rest to the report.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WaitsForTheReport(TaskScheduler);

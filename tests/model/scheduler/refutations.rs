@@ -2,8 +2,8 @@
 
 use super::Budget;
 use super::broken::{
-    AnswersAtOnce, Deadlines, FreesOnKill, Kills, LaunchesInParts, NoIncarnationCheck,
-    NoTimerCheck, Omits, TakesAnyReport, WaitsForTheReport,
+    AnswersAtOnce, Deadlines, ForgetsUnheard, FreesOnKill, Kills, LaunchesInParts,
+    NoIncarnationCheck, NoTimerCheck, Omits, TakesAnyReport, WaitsForTheReport,
 };
 use super::checks::{NONE, gang, with_deadline, world};
 use super::properties::{
@@ -55,6 +55,13 @@ fn a_scheduler_that_does_not_compare_incarnations_is_refuted() {
     let budget = Budget { deaths: 1, joins: 1, ..NONE };
     let config = world::<NoIncarnationCheck>(&[gang(1)], &[1], budget);
     assert_eq!(refute("no incarnation check", LEAKED, config), 3);
+}
+
+#[test]
+fn a_scheduler_that_forgets_who_died_unheard_is_refuted() {
+    let budget = Budget { unheard: 1, late: 1, ..NONE };
+    let config = world::<ForgetsUnheard>(&[gang(1)], &[1], budget);
+    assert_eq!(refute("forgets who died unheard", LATE, config), 2);
 }
 
 #[test]

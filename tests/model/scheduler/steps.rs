@@ -54,11 +54,13 @@ impl<S: Scheduler> State<S> {
                 self.join(config, executor, self.executors[executor].lives - 1);
             }
             Action::Die { executor } => self.die(executor),
+            Action::DieUnheard { executor } => {
+                self.budget.unheard -= 1;
+                self.notice_death(config, executor, self.executors[executor].lives);
+            }
             Action::NoticeDeath { executor, incarnation } => {
                 self.notices.remove(&(executor, incarnation));
-                let (executor, incarnation) = (executor_id(executor), Incarnation(incarnation));
-                let reason = String::new();
-                self.tell(config, SchedulerEvent::ExecutorLost { executor, incarnation, reason });
+                self.notice_death(config, executor, incarnation);
             }
             Action::Cancel { stage } => {
                 self.budget.cancels -= 1;
@@ -109,6 +111,12 @@ impl<S: Scheduler> State<S> {
             resources: ExecutorResources::new(config.executors[executor]),
         };
         self.tell(config, SchedulerEvent::ExecutorJoined(joined));
+    }
+
+    fn notice_death(&mut self, config: &Config<S>, executor: usize, incarnation: u32) {
+        let (executor, incarnation) = (executor_id(executor), Incarnation(incarnation));
+        let reason = String::new();
+        self.tell(config, SchedulerEvent::ExecutorLost { executor, incarnation, reason });
     }
 
     fn die(&mut self, executor: usize) {
@@ -162,7 +170,8 @@ impl<S: Scheduler> State<S> {
             SchedulerEvent::TimerFired(key) => self.lateness_of_timer(*key),
             SchedulerEvent::ExecutorLost { executor, incarnation, .. } => {
                 let it = &self.executors[executor.0 as usize];
-                let is_late = it.here != Here::Dead || it.lives - 1 != incarnation.0;
+                let is_last = it.here == Here::Dead && it.lives == incarnation.0 + 1;
+                let is_late = incarnation.0 < it.lives && !is_last;
                 return is_late.then_some(Fault::LateActed);
             }
             SchedulerEvent::ExecutorJoined(joined) => {
@@ -232,9 +241,10 @@ impl<S: Scheduler> State<S> {
             }
             SchedulerEvent::ExecutorLost { executor, incarnation, .. } => {
                 let executor = executor.0 as usize;
-                if self.executors[executor].lives - 1 == incarnation.0 {
+                if incarnation.0 + 1 >= self.executors[executor].lives {
                     self.give_up(executor, step);
-                    self.executors[executor].here = Here::No;
+                    let it = &mut self.executors[executor];
+                    (it.lives, it.here) = (incarnation.0 + 1, Here::No);
                 }
             }
             SchedulerEvent::KillPartition { stage, partition, .. } => {
