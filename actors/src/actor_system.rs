@@ -246,6 +246,6 @@ fn start_actors(
         timer,
         events.clone(),
     );
-    let scheduler = scheduler.start();
+    let scheduler = scheduler.with_gathered_timers(manual_timer.is_none()).start();
     Ok(Started { system: System::current(), scheduler, manual_timer })
 }

@@ -131,7 +131,7 @@ impl Handler<TimerFired> for ContextBarrierStateActor {
 
     fn handle(&mut self, TimerFired { key }: TimerFired, _ctx: &mut Self::Context) {
         match key {
-            TimerKey::Sync(key) => self.barrier.handle(BarrierEvent::TimerFired(key)),
+            TimerKey::Sync(key) => self.barrier.timer_fired(key),
             // Only the scheduler sets these.
             TimerKey::Scheduler(_) => {}
         }

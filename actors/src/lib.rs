@@ -25,6 +25,7 @@ mod drop_thread;
 mod event_bus;
 mod executor_actor;
 mod messages;
+mod round_timers;
 mod run_task;
 mod shared_barrier;
 mod stage_run;

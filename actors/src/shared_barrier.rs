@@ -1,16 +1,17 @@
 //! The machine of one stage attempt's syncs and those who wait for its answers.
 
+use crate::round_timers::RoundTimers;
 use crate::sync_gatherer::GathererReply;
 use crate::task::lock;
 use crate::{EventBus, SyncStatus, TimerFired, TimerRequest};
-use actix::{Recipient, WeakRecipient};
+use actix::Recipient;
 use phalanx_protocol::{
     BarrierEffect, BarrierEvent, ContextBarrierState, OpenBarrier, ReplyToken, RequestToSync,
-    StageAttemptId, SyncReply, SyncTimer, TimerKey,
+    StageAttemptId, SyncReply, SyncTimer,
 };
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::error;
@@ -20,7 +21,6 @@ use tracing::error;
 pub struct SharedBarrier {
     attempt: StageAttemptId,
     state: Mutex<State>,
-    timer: Recipient<TimerRequest>,
     events: EventBus,
 }
 
@@ -31,11 +31,7 @@ struct State {
     next_token: u64,
     /// Its actor is gone: nobody would close it.
     is_given_up: bool,
-    /// Who is told when a timer fires: the actor, once it has started. Weak, for it has the
-    /// barrier.
-    notify: Option<WeakRecipient<TimerFired>>,
-    /// Timers set before that.
-    early: Vec<(SyncTimer, Duration)>,
+    timers: RoundTimers,
 }
 
 /// Whom to answer. Dropped without an answer, both tell that there will be none.
@@ -68,10 +64,16 @@ impl SharedBarrier {
             waiting: HashMap::new(),
             next_token: 0,
             is_given_up: false,
-            notify: None,
-            early: Vec::new(),
+            timers: RoundTimers::new(timer),
         });
-        SharedBarrier { attempt, state, timer, events }
+        SharedBarrier { attempt, state, events }
+    }
+
+    /// Has it ask the timer actor for as little as it can. Only for one on real time.
+    pub(crate) fn with_gathered_timers(mut self) -> Self {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        state.timers.gather();
+        self
     }
 
     pub(crate) fn attempt(&self) -> StageAttemptId {
@@ -80,12 +82,14 @@ impl SharedBarrier {
 
     /// Has this recipient told when timers fire.
     pub(crate) fn notify(&self, recipient: Recipient<TimerFired>) {
+        lock(&self.state).timers.notify(recipient);
+    }
+
+    pub(crate) fn timer_fired(&self, key: SyncTimer) {
         let mut state = lock(&self.state);
-        for (key, after) in std::mem::take(&mut state.early) {
-            let (key, notify) = (TimerKey::Sync(key), recipient.clone());
-            self.timer.do_send(TimerRequest::Set { key, after, notify });
+        for key in state.timers.fired(key) {
+            self.run(&mut state, BarrierEvent::TimerFired(key));
         }
-        state.notify = Some(recipient.downgrade());
     }
 
     /// Who the open round waits for; `None` if none is open.
@@ -126,6 +130,9 @@ impl SharedBarrier {
             state.give_up();
             return;
         }
+        if state.machine.is_closed() {
+            state.timers.end();
+        }
         for effect in effects {
             match effect {
                 BarrierEffect::Reply { to, reply } => match state.waiting.remove(&to) {
@@ -138,20 +145,8 @@ impl SharedBarrier {
                     Some(ReplyTo::Gatherer(gatherer)) => gatherer.note(note),
                     Some(ReplyTo::Caller(_)) | None => {}
                 },
-                BarrierEffect::SetTimer { key, after } => match &state.notify {
-                    Some(notify) => {
-                        // If the actor is gone, the barrier is about to be given up.
-                        if let Some(notify) = notify.upgrade() {
-                            let key = TimerKey::Sync(key);
-                            self.timer.do_send(TimerRequest::Set { key, after, notify });
-                        }
-                    }
-                    None => state.early.push((key, after)),
-                },
-                BarrierEffect::CancelTimer { key } => {
-                    state.early.retain(|(early, _)| *early != key);
-                    self.timer.do_send(TimerRequest::Cancel { key: TimerKey::Sync(key) });
-                }
+                BarrierEffect::SetTimer { key, after } => state.timers.set(key, after),
+                BarrierEffect::CancelTimer { key } => state.timers.cancel(key),
                 BarrierEffect::Emit(event) => self.events.emit(self.events.now(), event),
             }
         }

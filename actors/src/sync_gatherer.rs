@@ -3,9 +3,10 @@
 
 use crate::shared_barrier::{ReplyTo, SharedBarrier};
 use crate::task::{Task, lock};
+use bytes::Bytes;
 use phalanx_protocol::{
-    BarrierEvent, Epoch, RequestToSync, StageAttemptId, StillWaiting, SyncError, SyncReply,
-    TaskLeft, WithdrawSync,
+    BarrierEvent, Epoch, RequestToSync, StageAttemptId, StillWaiting, SyncArrival, SyncError,
+    SyncReply, TaskLeft, WithdrawSync,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -98,22 +99,29 @@ impl SyncGatherer {
         let outbox = Arc::new(Mutex::new(Outbox::default()));
         let (inbox, received) = mpsc::unbounded_channel();
         let replies = inbox.downgrade();
-        let pump =
-            Pump { barrier, outbox: outbox.clone(), replies, batches: HashMap::new(), next: 0 };
+        let pump = Pump {
+            barrier,
+            outbox: outbox.clone(),
+            replies,
+            batches: HashMap::new(),
+            next: 0,
+            nothing: Arc::new([]),
+        };
         (Arc::new(SyncGatherer { outbox, inbox }), pump.run(received))
     }
 
-    /// A task has arrived; `request` names it alone.
-    pub(crate) fn arrive(&self, mut request: RequestToSync, task: Arc<Task>) {
+    /// A task has arrived.
+    pub(crate) fn arrive(&self, arrived: SyncArrival, task: Arc<Task>) {
         let mut outbox = lock(&self.outbox);
         match outbox.items.last_mut() {
             Some(Outgoing::Request { request: last, tasks })
-                if (last.epoch, last.method) == (request.epoch, request.method) =>
+                if (last.epoch, last.method) == (arrived.epoch, arrived.method) =>
             {
-                last.arrivals.append(&mut request.arrivals);
+                last.arrivals.push(arrived.arrival);
                 tasks.push(task);
             }
             Some(_) | None => {
+                let request = arrived.into();
                 outbox.items.push(Outgoing::Request { request, tasks: vec![task] });
             }
         }
@@ -165,6 +173,8 @@ struct Pump {
     /// Who waits, by request sent.
     batches: HashMap<u64, Vec<Arc<Task>>>,
     next: u64,
+    /// The messages of a barrier.
+    nothing: Arc<[Bytes]>,
 }
 
 impl Drop for Pump {
@@ -190,7 +200,8 @@ impl Pump {
         while let Some(item) = inbox.recv().await {
             match item {
                 Inbox::Flush => self.flush(),
-                Inbox::Reply { batch, reply } => {
+                Inbox::Reply { batch, mut reply } => {
+                    self.unshare(&mut reply);
                     for task in self.batches.remove(&batch).into_iter().flatten() {
                         task.reply(reply.clone());
                     }
@@ -201,6 +212,15 @@ impl Pump {
                     }
                 }
             }
+        }
+    }
+
+    /// Threads that count references to the same nothing would wait for each other.
+    fn unshare(&self, reply: &mut SyncReply) {
+        if let Ok(release) = &mut reply.result
+            && release.messages.is_empty()
+        {
+            release.messages = self.nothing.clone();
         }
     }
 

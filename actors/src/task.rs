@@ -1,5 +1,7 @@
 //! One running task attempt, as its own code sees it.
 
+mod sync_call;
+
 use crate::sync_gatherer::SyncGatherer;
 use bytes::Bytes;
 use phalanx_protocol::{
@@ -7,12 +9,13 @@ use phalanx_protocol::{
     Release, StageAttemptId, StillWaiting, SyncError, SyncMethod, SyncReply, TaskAttemptId,
     TaskInfo, TaskOutcome, TaskSync, TaskSyncEffect, TaskSyncEvent,
 };
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::SystemTime;
+pub use sync_call::SyncCall;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, trace};
@@ -55,9 +58,16 @@ struct SyncCell {
 
 struct PendingCall {
     id: CallId,
-    since: (SystemTime, Instant),
+    /// Only if somebody reads the log.
+    since: Option<(SystemTime, Instant)>,
     waker: Option<Waker>,
     result: Option<Result<Release, SyncError>>,
+}
+
+thread_local! {
+    // Empty between uses; kept for their room, so that a sync allocates none.
+    static EFFECTS: Cell<Vec<TaskSyncEffect>> = const { Cell::new(Vec::new()) };
+    static WOKEN: Cell<Vec<Waker>> = const { Cell::new(Vec::new()) };
 }
 
 /// Locks a mutex whose holders do not panic.
@@ -171,7 +181,7 @@ impl Task {
         message: Bytes,
         caller: &'static Location<'static>,
     ) -> SyncCall {
-        SyncCall { task: self.clone(), state: CallState::New { method, message, caller } }
+        SyncCall::new(self.clone(), method, message, caller)
     }
 
     /// Asks the task to end: its waits end now, its code sees it when it looks. The first reason
@@ -229,7 +239,7 @@ impl Task {
     /// The line that tells, once in a while, that and for whom the task waits.
     pub(crate) fn log_waiting(&self, note: &StillWaiting) {
         let Some(sync) = &self.sync else { return };
-        let since = lock(&sync.cell).calls.first().map(|call| call.since);
+        let since = lock(&sync.cell).calls.first().and_then(|call| call.since);
         let Some((since, start)) = since else { return };
         let (waited, missing) = (start.elapsed().as_secs(), &note.missing);
         let StageAttemptId { stage, attempt } = self.attempt;
@@ -245,37 +255,42 @@ impl Task {
 
     fn handle(self: &Arc<Self>, event: TaskSyncEvent) {
         let Some(sync) = &self.sync else { return };
+        let mut woken = WOKEN.with(Cell::take);
         let mut cell = lock(&sync.cell);
-        let woken = self.run(event, sync, &mut cell);
+        self.run(event, sync, &mut cell, &mut woken);
         drop(cell);
         wake(woken);
     }
 
-    /// Hands the event to the machine and carries out its effects; returns who is to be woken once
+    /// Hands the event to the machine and carries out its effects; adds who is to be woken once
     /// the lock is gone.
     fn run(
         self: &Arc<Self>,
         event: TaskSyncEvent,
         sync: &SyncPart,
         cell: &mut SyncCell,
-    ) -> Vec<Waker> {
-        let mut effects = Vec::new();
-        let mut woken = Vec::new();
+        woken: &mut Vec<Waker>,
+    ) {
+        let mut effects = EFFECTS.with(Cell::take);
         cell.machine.handle(event, &mut effects);
-        for effect in effects {
+        for effect in effects.drain(..) {
             match effect {
-                TaskSyncEffect::Arrive(request) => sync.gatherer.arrive(request, self.clone()),
+                TaskSyncEffect::Arrive(arrival) => sync.gatherer.arrive(arrival, self.clone()),
                 TaskSyncEffect::Withdraw(withdraw) => sync.gatherer.withdraw(withdraw),
                 TaskSyncEffect::Leave(left) => sync.gatherer.leave(left),
                 TaskSyncEffect::Complete { calls, result } => {
+                    let mut left = calls.len();
+                    let mut result = Some(result);
                     for call in cell.calls.iter_mut().filter(|call| calls.contains(&call.id)) {
-                        call.result = Some(result.clone());
+                        left -= 1;
+                        // The last has it, so that one call copies nothing.
+                        call.result = if left == 0 { result.take() } else { result.clone() };
                         woken.extend(call.waker.take());
                     }
                 }
             }
         }
-        woken
+        EFFECTS.with(|room| room.set(effects));
     }
 
     fn log_entered(&self, epoch: Epoch, caller: &Location<'_>) {
@@ -289,9 +304,10 @@ impl Task {
         trace!("Current callSite: {caller}");
     }
 
-    fn log_left(&self, epoch: Epoch, waited: std::time::Duration, error: Option<&SyncError>) {
+    fn log_left(&self, epoch: Epoch, since: Option<Instant>, error: Option<&SyncError>) {
+        let Some(since) = since else { return };
         let StageAttemptId { stage, attempt } = self.attempt;
-        let seconds = waited.as_secs_f64();
+        let seconds = since.elapsed().as_secs_f64();
         match error {
             None => info!(
                 task_attempt = %self.task_attempt(), %stage, attempt, %epoch, waited_s = seconds,
@@ -309,91 +325,14 @@ impl Task {
     }
 }
 
-/// A call of `barrier()` and its like under way. Dropping it half-way withdraws the arrival: the
-/// gang is not released without this task, which may make the same call again.
-#[must_use = "a sync does nothing unless awaited"]
-pub struct SyncCall {
-    task: Arc<Task>,
-    state: CallState,
-}
-
-enum CallState {
-    New { method: SyncMethod, message: Bytes, caller: &'static Location<'static> },
-    Waiting(CallId),
-    Done,
-}
-
-impl Future for SyncCall {
-    type Output = Result<Release, SyncError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let task = self.task.clone();
-        let Some(sync) = &task.sync else {
-            return Poll::Ready(Err(SyncError::NotABarrierStage { attempt: task.attempt }));
-        };
-        // A waker is the caller's code: it is cloned and dropped outside of the lock.
-        let mut waker = Some(cx.waker().clone());
-        let mut woken = Vec::new();
-        let mut cell = lock(&sync.cell);
-        let id = match std::mem::replace(&mut self.state, CallState::Done) {
-            CallState::New { method, message, caller } => {
-                task.log_entered(cell.machine.epoch(), caller);
-                let id = CallId(cell.next_call);
-                cell.next_call += 1;
-                let since = (SystemTime::now(), Instant::now());
-                cell.calls.push(PendingCall { id, since, waker: None, result: None });
-                let call = TaskSyncEvent::Call { call: id, method, message };
-                woken = task.run(call, sync, &mut cell);
-                id
-            }
-            CallState::Waiting(id) => id,
-            CallState::Done => panic!("a sync was polled after its end"),
-        };
-        let index = cell.calls.iter().position(|call| call.id == id);
-        let index = index.expect("a call is listed until it has its result or is dropped");
-        let result = match cell.calls[index].result.take() {
-            Some(result) => {
-                let call = cell.calls.swap_remove(index);
-                woken.extend(task.run(TaskSyncEvent::Taken(id), sync, &mut cell));
-                let error = result.as_ref().err();
-                task.log_left(cell.machine.epoch(), call.since.1.elapsed(), error);
-                Poll::Ready(result)
-            }
-            None => {
-                std::mem::swap(&mut cell.calls[index].waker, &mut waker);
-                self.state = CallState::Waiting(id);
-                Poll::Pending
-            }
-        };
-        drop(cell);
-        drop(waker);
-        wake(woken);
-        result
-    }
-}
-
-impl Drop for SyncCall {
-    fn drop(&mut self) {
-        let CallState::Waiting(id) = self.state else { return };
-        if let Some(sync) = &self.task.sync {
-            let dropped = {
-                let mut cell = lock(&sync.cell);
-                let index = cell.calls.iter().position(|call| call.id == id);
-                index.map(|index| cell.calls.swap_remove(index))
-            };
-            self.task.handle(TaskSyncEvent::Dropped(id));
-            drop(dropped);
-        }
-    }
-}
-
 /// Wakes callers; one whose waker panics must not keep the others from it.
-fn wake(wakers: Vec<Waker>) {
-    for waker in wakers {
+fn wake(mut wakers: Vec<Waker>) {
+    for waker in wakers.drain(..) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
             // Dropping it might panic again.
             std::mem::forget(panic);
             error!("a waker of a waiting call panicked");
         }
     }
+    WOKEN.with(|room| room.set(wakers));
 }

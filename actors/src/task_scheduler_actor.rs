@@ -31,6 +31,8 @@ pub struct TaskSchedulerActor {
     coordinator: Option<Addr<BarrierCoordinatorActor>>,
     progress_interval: Duration,
     timer: Recipient<TimerRequest>,
+    /// Barriers ask the timer for as little as they can.
+    gathers_timers: bool,
     events: EventBus,
     drops: DropThread,
     /// Who waits for the end of the shutdown.
@@ -53,10 +55,17 @@ impl TaskSchedulerActor {
             coordinator: None,
             progress_interval,
             timer,
+            gathers_timers: false,
             events,
             drops: DropThread::start(),
             drained: Vec::new(),
         }
+    }
+
+    /// Has barriers ask the timer for one wake-up at a time. Only for a timer on real time.
+    pub(crate) fn with_gathered_timers(mut self, gathers: bool) -> Self {
+        self.gathers_timers = gathers;
+        self
     }
 
     /// `output`: the value or error that came with the event, if it is a report.
@@ -142,6 +151,7 @@ impl TaskSchedulerActor {
     fn open_barrier(&mut self, open: OpenBarrier, ctx: &mut Context<Self>) {
         let (timer, events) = (self.timer.clone(), self.events.clone());
         let barrier = SharedBarrier::new(open.clone(), self.progress_interval, timer, events);
+        let barrier = if self.gathers_timers { barrier.with_gathered_timers() } else { barrier };
         let barrier = Arc::new(barrier);
         if let Some(run) = self.stages.get_mut(&open.attempt.stage) {
             run.barrier = Some(barrier.clone());

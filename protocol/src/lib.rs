@@ -43,8 +43,8 @@ pub use ids::{
 };
 pub use messages::{
     Arrival, CloseReason, KillTask, LaunchTask, LaunchTasks, LeaveReason, OpenBarrier, Release,
-    RequestToSync, StageCompleted, StillWaiting, SyncMethod, SyncReply, TaskInfo, TaskLeft,
-    TaskOutcome, TaskReport, WithdrawSync,
+    RequestToSync, StageCompleted, StillWaiting, SyncArrival, SyncMethod, SyncReply, TaskInfo,
+    TaskLeft, TaskOutcome, TaskReport, WithdrawSync,
 };
 pub use partition_ranges::PartitionRanges;
 pub use resources::{Addresses, ExecutorResources, InvalidAmount, ResourceAmount, TaskResources};
@@ -56,5 +56,5 @@ pub use task_scheduler::{
     ExecutorJoined, ExecutorStatus, SchedulerConfig, SchedulerEffect, SchedulerEvent, StagePhase,
     StageStatus, TaskScheduler, TaskStatus,
 };
-pub use task_sync::{CallId, TaskSync, TaskSyncEffect, TaskSyncEvent};
+pub use task_sync::{CallId, Calls, TaskSync, TaskSyncEffect, TaskSyncEvent};
 pub use timer_key::{KillId, SchedulerTimer, SyncTimer, SyncTimerKind, TimerKey};

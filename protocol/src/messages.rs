@@ -66,6 +66,30 @@ pub struct Arrival {
     pub message: Bytes,
 }
 
+/// One task's arrival at a sync, as its [`TaskSync`](crate::TaskSync) gives it to the gatherer,
+/// which sends those that come together in one [`RequestToSync`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SyncArrival {
+    /// The stage attempt of the task.
+    pub attempt: StageAttemptId,
+    /// How many tasks it believes the gang to have.
+    pub num_tasks: u32,
+    /// The sync it is at.
+    pub epoch: Epoch,
+    /// The call it made.
+    pub method: SyncMethod,
+    /// The task.
+    pub arrival: Arrival,
+}
+
+impl From<SyncArrival> for RequestToSync {
+    /// The request of this task alone.
+    fn from(alone: SyncArrival) -> Self {
+        let SyncArrival { attempt, num_tasks, epoch, method, arrival } = alone;
+        RequestToSync { attempt, num_tasks, epoch, method, arrivals: vec![arrival] }
+    }
+}
+
 /// The answer to a [`RequestToSync`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SyncReply {

@@ -1,10 +1,11 @@
 //! The task's half of a sync: where one task is in its sequence of syncs.
 
 use crate::{
-    Arrival, Epoch, LeaveReason, PartitionId, Release, RequestToSync, StageAttemptId, SyncError,
+    Arrival, Epoch, LeaveReason, PartitionId, Release, StageAttemptId, SyncArrival, SyncError,
     SyncMethod, SyncReply, TaskAttemptId, TaskLeft, WithdrawSync,
 };
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 
 /// One task's way through the syncs of its attempt.
 ///
@@ -42,13 +43,13 @@ enum State {
     Idle,
     Waiting {
         call: Call,
-        callers: Vec<CallId>,
+        callers: Calls,
     },
     Withdrawn,
     /// The callers have been answered, but none of them has looked yet.
     Answered {
         release: Release,
-        callers: Vec<CallId>,
+        callers: Calls,
     },
     Unclaimed {
         release: Release,
@@ -64,6 +65,9 @@ struct Call {
 /// One call of the user's code, unique within the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
+
+/// Calls that are one arrival: usually one.
+pub type Calls = SmallVec<[CallId; 1]>;
 
 /// What can happen to a task's sync.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -96,7 +100,7 @@ pub enum TaskSyncEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TaskSyncEffect {
     /// Tell the coordinator that the task has arrived.
-    Arrive(RequestToSync),
+    Arrive(SyncArrival),
     /// Tell the coordinator that it no longer waits.
     Withdraw(WithdrawSync),
     /// Tell the coordinator that it will never arrive again.
@@ -104,7 +108,7 @@ pub enum TaskSyncEffect {
     /// Answer user code's calls.
     Complete {
         /// Which.
-        calls: Vec<CallId>,
+        calls: Calls,
         /// With what.
         result: Result<Release, SyncError>,
     },
@@ -161,7 +165,7 @@ impl TaskSync {
     }
 
     fn call(&mut self, id: CallId, call: Call, effects: &mut Vec<TaskSyncEffect>) {
-        let refuse = |error| TaskSyncEffect::Complete { calls: vec![id], result: Err(error) };
+        let refuse = |error| TaskSyncEffect::Complete { calls: smallvec![id], result: Err(error) };
         if let Some(error) = &self.ended {
             effects.push(refuse(error.clone()));
             return;
@@ -169,8 +173,8 @@ impl TaskSync {
         let (attempt, partition, epoch) = (self.attempt, self.partition, self.epoch);
         match &mut self.state {
             State::Idle | State::Withdrawn | State::Answered { .. } => {
-                effects.push(TaskSyncEffect::Arrive(self.request(&call)));
-                self.state = State::Waiting { call, callers: vec![id] };
+                effects.push(TaskSyncEffect::Arrive(self.arrival(&call)));
+                self.state = State::Waiting { call, callers: smallvec![id] };
             }
             State::Waiting { call: waiting, callers } if *waiting == call => callers.push(id),
             State::Waiting { call: waiting, .. } if waiting.method == call.method => {
@@ -185,7 +189,7 @@ impl TaskSync {
             }
             State::Unclaimed { release } => {
                 let release = release.clone();
-                self.state = State::Waiting { call, callers: vec![id] };
+                self.state = State::Waiting { call, callers: smallvec![id] };
                 self.released(release, effects);
             }
         }
@@ -275,17 +279,17 @@ impl TaskSync {
         }));
     }
 
-    fn request(&self, call: &Call) -> RequestToSync {
-        RequestToSync {
+    fn arrival(&self, call: &Call) -> SyncArrival {
+        SyncArrival {
             attempt: self.attempt,
             num_tasks: self.num_tasks,
             epoch: self.epoch,
             method: call.method,
-            arrivals: vec![Arrival {
+            arrival: Arrival {
                 partition: self.partition,
                 task_attempt: self.task_attempt,
                 message: call.message.clone(),
-            }],
+            },
         }
     }
 }

@@ -151,8 +151,9 @@ impl Simulator {
         task.sync.handle(event, &mut effects);
         for effect in effects {
             match effect {
-                TaskSyncEffect::Arrive(request) => {
-                    self.gather(life, attempt, Outgoing::Request(request, vec![id]));
+                TaskSyncEffect::Arrive(arrival) => {
+                    let outgoing = Outgoing::Request(arrival.into(), vec![id]);
+                    self.gather(life, attempt, outgoing);
                 }
                 TaskSyncEffect::Withdraw(withdraw) => {
                     let message = ToDriver::Withdraw(withdraw);

@@ -65,16 +65,16 @@ fn gathered() -> Release {
 }
 
 fn arrive(epoch: u64, method: SyncMethod, message: &'static str) -> TaskSyncEffect {
-    TaskSyncEffect::Arrive(RequestToSync {
+    TaskSyncEffect::Arrive(SyncArrival {
         attempt: ATTEMPT,
         num_tasks: 3,
         epoch: Epoch(epoch),
         method,
-        arrivals: vec![Arrival {
+        arrival: Arrival {
             partition: PARTITION,
             task_attempt: TASK_ATTEMPT,
             message: Bytes::from_static(message.as_bytes()),
-        }],
+        },
     })
 }
 

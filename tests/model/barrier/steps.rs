@@ -3,8 +3,8 @@
 use super::{Barrier, Fault, State, Told, Up, User};
 use bytes::Bytes;
 use phalanx::protocol::{
-    BarrierEffect, BarrierEvent, CallId, LeaveReason, Release, ReplyToken, RuntimeEvent, SyncError,
-    SyncMethod, SyncReply, TaskSyncEffect, TaskSyncEvent,
+    BarrierEffect, BarrierEvent, CallId, LeaveReason, Release, ReplyToken, RequestToSync,
+    RuntimeEvent, SyncError, SyncMethod, SyncReply, TaskSyncEffect, TaskSyncEvent,
 };
 
 impl<B: Barrier> State<B> {
@@ -56,7 +56,8 @@ impl<B: Barrier> State<B> {
         for effect in effects {
             let it = &mut self.tasks[task];
             match effect {
-                TaskSyncEffect::Arrive(request) => {
+                TaskSyncEffect::Arrive(arrival) => {
+                    let request = RequestToSync::from(arrival);
                     if !it.sent.contains(&request) {
                         it.sent.push(request.clone());
                     }
