@@ -24,6 +24,8 @@ pub struct ExecutorActor {
     group: GroupId,
     workers: Vec<ArbiterHandle>,
     running: RunningTasks,
+    /// Shared by all of its tasks.
+    reporter: Arc<Reporter>,
     scheduler: SchedulerLink,
     /// Whether the scheduler knows already that this executor goes.
     given_up: bool,
@@ -68,12 +70,18 @@ impl ExecutorActor {
     ) -> io::Result<Addr<Self>> {
         let running = RunningTasks::default();
         let (group, workers) = threads.spawn(config.worker_threads.max(1), running.clone())?;
+        let reporter = Arc::new(Reporter {
+            executor: config.executor,
+            incarnation: config.incarnation,
+            scheduler: scheduler.ended.clone(),
+        });
         let actor = ExecutorActor {
             config: config.clone(),
             threads,
             group,
             workers,
             running,
+            reporter,
             scheduler: scheduler.clone(),
             given_up: false,
         };
@@ -85,17 +93,9 @@ impl ExecutorActor {
         Ok(addr)
     }
 
-    fn reporter(&self) -> Reporter {
-        Reporter {
-            executor: self.config.executor,
-            incarnation: self.config.incarnation,
-            scheduler: self.scheduler.ended.clone(),
-        }
-    }
-
     fn kill(&self, task: &Arc<Task>, reason: &str) {
         task.kill(reason);
-        self.reporter().end_if_not_begun(task, &self.running);
+        self.reporter.end_if_not_begun(task, &self.running);
     }
 
     /// A worker thread does not take tasks any more: a task ended it, or the system.
@@ -146,7 +146,7 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
                 let gatherer = barrier.map(SyncGatherer::start);
                 for task in tasks {
                     let task = Task::new(&launch, &name, task, executor, gatherer.clone());
-                    run_blocking(self.running.list(task, self.reporter()), code.clone());
+                    run_blocking(self.running.list(task, self.reporter.clone()), code.clone());
                 }
             }
             TaskBody::Async(code) => {
@@ -162,7 +162,7 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
                     let (gatherer, pump) = gatherer.unzip();
                     let tasks = share.into_iter().map(|task| {
                         let task = Task::new(&launch, &name, task, executor, gatherer.clone());
-                        self.running.list(task, self.reporter())
+                        self.running.list(task, self.reporter.clone())
                     });
                     let tasks: Vec<_> = tasks.collect();
                     let code = code.clone();

@@ -48,7 +48,7 @@ impl RunningTasks {
     }
 
     /// The task is listed until what is returned has been used to report its end, or dropped.
-    pub(crate) fn list(&self, task: Arc<Task>, reporter: Reporter) -> Listed {
+    pub(crate) fn list(&self, task: Arc<Task>, reporter: Arc<Reporter>) -> Listed {
         lock(&self.0).insert(task.task_attempt(), task.clone());
         Listed { task, running: self.clone(), reporter }
     }
@@ -63,7 +63,7 @@ impl RunningTasks {
 pub(crate) struct Listed {
     task: Arc<Task>,
     running: RunningTasks,
-    reporter: Reporter,
+    reporter: Arc<Reporter>,
 }
 
 impl Drop for Listed {
@@ -75,7 +75,6 @@ impl Drop for Listed {
 }
 
 /// Tells the scheduler how tasks end.
-#[derive(Clone)]
 pub(crate) struct Reporter {
     pub(crate) executor: ExecutorId,
     pub(crate) incarnation: Incarnation,

@@ -9,6 +9,7 @@ use phalanx_protocol::{
     Release, StageAttemptId, StillWaiting, SyncError, SyncMethod, SyncReply, TaskAttemptId,
     TaskInfo, TaskOutcome, TaskSync, TaskSyncEffect, TaskSyncEvent,
 };
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +30,7 @@ pub struct Task {
     launch: LaunchTask,
     task_infos: Arc<[TaskInfo]>,
     killed: CancellationToken,
-    kill_reason: OnceLock<String>,
+    kill_reason: OnceLock<Cow<'static, str>>,
     /// Whether its code has begun, or never will.
     begun: AtomicBool,
     completion: Mutex<Completion>,
@@ -158,7 +159,7 @@ impl Task {
 
     /// Why it was killed, if it was.
     pub fn kill_reason(&self) -> Option<&str> {
-        self.kill_reason.get().map(String::as_str)
+        self.kill_reason.get().map(Cow::as_ref)
     }
 
     /// Has `listener` called with the outcome, once, when the task's code has ended; at once if it
@@ -187,7 +188,7 @@ impl Task {
     /// Asks the task to end: its waits end now, its code sees it when it looks. The first reason
     /// counts.
     pub(crate) fn kill(self: &Arc<Self>, reason: &str) {
-        if self.kill_reason.set(reason.to_owned()).is_ok() {
+        if self.kill_reason.set(reason.to_owned().into()).is_ok() {
             self.handle(TaskSyncEvent::Kill { reason: reason.to_owned() });
             self.killed.cancel();
         }
@@ -196,7 +197,10 @@ impl Task {
     /// The task has ended: its calls fail, and what waits for a kill need not wait any more.
     pub(crate) fn ended(self: &Arc<Self>, reason: LeaveReason) {
         self.handle(TaskSyncEvent::Ended(reason));
-        self.kill("its task has ended");
+        // Its syncs have ended; what else waits for a kill need not wait any more.
+        if self.kill_reason.set("its task has ended".into()).is_ok() {
+            self.killed.cancel();
+        }
     }
 
     /// Whether the task's code may begin; true for the first who asks.

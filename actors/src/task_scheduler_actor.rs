@@ -35,9 +35,13 @@ pub struct TaskSchedulerActor {
     gathers_timers: bool,
     events: EventBus,
     drops: DropThread,
+    /// Empty between two events; kept for its room.
+    effects: Vec<SchedulerEffect>,
     /// Who waits for the end of the shutdown.
     drained: Vec<oneshot::Sender<()>>,
 }
+
+const EFFECTS_KEPT: usize = 256;
 
 impl TaskSchedulerActor {
     /// A scheduler without executors. `progress_interval`: pause between two notes to tasks that
@@ -58,6 +62,7 @@ impl TaskSchedulerActor {
             gathers_timers: false,
             events,
             drops: DropThread::start(),
+            effects: Vec::new(),
             drained: Vec::new(),
         }
     }
@@ -76,14 +81,17 @@ impl TaskSchedulerActor {
         ctx: &mut Context<Self>,
     ) {
         let mut events = VecDeque::from([event]);
+        let mut effects = std::mem::take(&mut self.effects);
         while let Some(event) = events.pop_front() {
-            let mut effects = Vec::new();
             let now = self.events.now();
             self.machine.handle(event, &mut effects);
-            for effect in effects {
+            for effect in effects.drain(..) {
                 self.run(effect, now, &mut output, &mut events, ctx);
             }
         }
+        // A large gang's room is not kept.
+        effects.shrink_to(EFFECTS_KEPT);
+        self.effects = effects;
         if let Some(unwanted) = output {
             self.drops.take([unwanted.unwrap_or_else(|error| Box::new(error))]);
         }
