@@ -6,7 +6,7 @@ use crate::facts::{Facts, StageFact};
 use phalanx::protocol::{SchedulerEffect, StageKind, StageSpec};
 use phalanx::simulation::Observation;
 use phalanx::{OnFailure, PartitionId, RuntimeEvent, StageAttemptId, StageFailure, StageId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 #[derive(Default)]
@@ -107,9 +107,16 @@ impl Invariant for BudgetsAreKept {
         observation: &Observation,
     ) -> Result<(), String> {
         let Observation::Scheduler { effects, .. } = observation else { return Ok(()) };
+        let mut hit = BTreeSet::new();
         for effect in effects {
             match effect {
+                // One step may lose several.
+                SchedulerEffect::Emit(RuntimeEvent::ExecutorLost { .. }) => hit.clear(),
                 SchedulerEffect::Emit(RuntimeEvent::AttemptFailed { cause, .. }) => {
+                    let stage = cause.attempt.stage;
+                    if cause.failure.is_infrastructure() && !hit.insert(stage) {
+                        return Err(format!("stage {stage} is charged twice for one loss"));
+                    }
                     self.failed(&facts.specs[&cause.attempt.stage], cause);
                     self.failed_at.insert(cause.attempt, now);
                 }
