@@ -1,6 +1,6 @@
 //! What the tasks of a gang can do together, in async code.
 
-use crate::reduce::{ReduceError, fold};
+use crate::reduce::ReduceError;
 use crate::{
     CheckpointError, ReduceOp, Reducible, Restored, SyncError, SyncMethod, TaskContext, codec,
 };
@@ -174,7 +174,8 @@ impl BarrierTaskContext {
     ) -> impl Future<Output = Result<V, CollectiveError>> + Send + use<V> {
         let message = Bytes::from(value.to_bytes());
         let call = self.exchange(SyncMethod::AllReduce, Ok(message), Location::caller());
-        async move { Ok(fold(op, &call.await?)?) }
+        let shared = self.task.shared.clone();
+        async move { Ok(shared.fold.fold(op, &call.await?)?) }
     }
 
     /// Saves `value` as the stage's checkpoint at `step`; at most one task does so per step,

@@ -1,6 +1,7 @@
 //! What to run.
 
 use crate::checkpoint::Checkpoints;
+use crate::reduce::SharedFold;
 use crate::stage_handle::{StageControl, StageHandle};
 use crate::task_context::{StageProgress, StageShared};
 use crate::{
@@ -312,7 +313,8 @@ fn submit<T: 'static>(
     let control =
         StageControl { id, name, progress: progress.clone(), scheduler, outcome: watched };
     let max_message_size = config.sync_max_message_size;
-    let body = body(Arc::new(StageShared { max_message_size, progress, checkpoints }));
+    let fold = SharedFold::default();
+    let body = body(Arc::new(StageShared { max_message_size, progress, checkpoints, fold }));
     match spec(options, num_tasks, config) {
         Ok(spec) => {
             let submit = SubmitStage { stage: id, spec };

@@ -1,6 +1,7 @@
 //! What every task knows and can do, in any stage.
 
 use crate::checkpoint::Checkpoints;
+use crate::reduce::SharedFold;
 use crate::{CheckpointError, Restored, StageAttemptId, StageId, SyncError, codec};
 use bytes::Bytes;
 use phalanx_actors::Task;
@@ -33,6 +34,7 @@ pub(crate) struct StageShared {
     pub(crate) max_message_size: usize,
     pub(crate) progress: Arc<StageProgress>,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) fold: SharedFold,
 }
 
 /// What the tasks last reported, for as long as someone can look.

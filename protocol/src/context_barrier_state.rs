@@ -2,6 +2,7 @@
 
 mod barrier_event;
 
+use crate::task_sync::is_same;
 use crate::{
     Arrival, Epoch, LeaveReason, OpenBarrier, PartitionId, PartitionRanges, Release, ReplyToken,
     RequestToSync, RuntimeEvent, StageAttemptId, StillWaiting, SyncError, SyncMethod, SyncReply,
@@ -229,10 +230,12 @@ impl ContextBarrierState {
                     called,
                 });
             }
-            if let Some(known) = messages.get_mut(index)
-                && *known.get_or_insert(message) != message
-            {
-                return Err(SyncError::ConflictingMessage { attempt, partition, epoch });
+            match messages.get_mut(index) {
+                Some(Some(known)) if !is_same(known, message) => {
+                    return Err(SyncError::ConflictingMessage { attempt, partition, epoch });
+                }
+                Some(unknown @ None) => *unknown = Some(message),
+                Some(Some(_)) | None => {}
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ pub enum SyncMethod {
     AllGather,
     /// `broadcast()`: the root's payload goes to all.
     Broadcast,
-    /// `all_reduce()`: one payload per task, folded by each in partition order.
+    /// `all_reduce()`: one payload per task, folded in partition order.
     AllReduce,
 }
 

@@ -295,7 +295,7 @@ impl TaskSync {
 }
 
 /// Whether two messages are equal; usually they are one, and perhaps large.
-fn is_same(one: &Bytes, other: &Bytes) -> bool {
+pub(crate) fn is_same(one: &Bytes, other: &Bytes) -> bool {
     (one.as_ptr(), one.len()) == (other.as_ptr(), other.len()) || one == other
 }
 
