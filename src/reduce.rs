@@ -60,8 +60,8 @@ mod sealed {
         fn put(self, out: &mut Vec<u8>);
         /// `bytes` has [`Number::WIDTH`] bytes.
         fn get(bytes: &[u8]) -> Self;
-        /// Folds the numbers in `bytes` into as many others. The error is the index of the first sum
-        /// that overflows.
+        /// Folds the numbers in `bytes` into as many others. The error is the index of the first
+        /// sum that overflows.
         fn fold(op: ReduceOp, folded: &mut [Self], bytes: &[u8]) -> Result<(), usize>;
     }
 
