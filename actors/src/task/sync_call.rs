@@ -55,6 +55,10 @@ impl Future for SyncCall {
                 cell.next_call += 1;
                 let is_read = tracing::enabled!(tracing::Level::INFO);
                 let since = is_read.then(|| (SystemTime::now(), Instant::now()));
+                if cell.calls.is_empty() {
+                    // Usually there is but one: room for more would be most of a task's memory.
+                    cell.calls.reserve_exact(1);
+                }
                 cell.calls.push(PendingCall { id, since, waker: None, result: None });
                 let call = TaskSyncEvent::Call { call: id, method, message };
                 task.run(call, sync, &mut cell, &mut woken);
