@@ -313,6 +313,17 @@ mod tests {
     }
 
     #[test]
+    fn an_arrival_alone_is_a_request() {
+        let (attempt, epoch, method) = (StageAttemptId::default(), Epoch(3), SyncMethod::AllGather);
+        let (partition, task_attempt) = (PartitionId(1), TaskAttemptId(7));
+        let arrival = Arrival { partition, task_attempt, message: Bytes::from_static(b"mine") };
+        let alone = SyncArrival { attempt, num_tasks: 2, epoch, method, arrival: arrival.clone() };
+        let request =
+            RequestToSync { attempt, num_tasks: 2, epoch, method, arrivals: vec![arrival] };
+        assert_eq!(RequestToSync::from(alone), request);
+    }
+
+    #[test]
     fn who_left_is_told_how() {
         let failure = TaskFailure::Panicked("index out of bounds".to_owned());
         let reason = "by hand".to_owned();
