@@ -34,9 +34,12 @@ impl RoundTimers {
     /// Has this recipient told when timers fire.
     pub(crate) fn notify(&mut self, recipient: Recipient<TimerFired>) {
         self.notify = Some(recipient.downgrade());
-        for (key, after, due) in self.set.clone() {
-            self.ask(key, after, due);
+        if self.all {
+            for (key, after, _) in self.set.clone() {
+                self.ask(key, after);
+            }
         }
+        self.settle();
     }
 
     pub(crate) fn set(&mut self, key: SyncTimer, after: Duration) {
@@ -44,16 +47,33 @@ impl RoundTimers {
         let Some(due) = Instant::now().checked_add(after) else { return };
         self.set.retain(|(known, ..)| *known != key);
         self.set.push((key, after, due));
-        self.ask(key, after, due);
+        if self.all {
+            self.ask(key, after);
+        }
     }
 
-    fn ask(&mut self, key: SyncTimer, after: Duration, due: Instant) {
-        let comes_first = self.asked.is_none_or(|(_, asked)| due < asked);
+    /// Whether it could be asked for.
+    fn ask(&self, key: SyncTimer, after: Duration) -> bool {
         // If the actor that is to be told is gone, the barrier is about to be given up.
-        let notify = self.notify.as_ref().and_then(WeakRecipient::upgrade);
-        if let Some(notify) = notify.filter(|_| self.all || comes_first) {
+        let Some(notify) = self.notify.as_ref().and_then(WeakRecipient::upgrade) else {
+            return false;
+        };
+        self.timer.do_send(TimerRequest::Set { key: TimerKey::Sync(key), after, notify });
+        true
+    }
+
+    /// What was set and cancelled in this step is all: has the next one asked for, unless a wake-up
+    /// comes before it anyway. One that would come after it is taken back: it would keep the actor
+    /// that it is for until then, perhaps for a year.
+    pub(crate) fn settle(&mut self) {
+        let next = self.set.iter().min_by_key(|(_, _, due)| *due);
+        let Some(&(key, _, due)) = next.filter(|_| !self.all) else { return };
+        if self.asked.is_some_and(|(_, asked)| asked <= due) {
+            return;
+        }
+        self.end();
+        if self.ask(key, due.saturating_duration_since(Instant::now())) {
             self.asked = Some((key, due));
-            self.timer.do_send(TimerRequest::Set { key: TimerKey::Sync(key), after, notify });
         }
     }
 
@@ -64,7 +84,7 @@ impl RoundTimers {
         }
     }
 
-    /// No round follows.
+    /// Takes the wake-up back: no round follows.
     pub(crate) fn end(&mut self) {
         if let Some((key, _)) = self.asked.take() {
             self.timer.do_send(TimerRequest::Cancel { key: TimerKey::Sync(key) });
@@ -82,9 +102,7 @@ impl RoundTimers {
         let now = Instant::now();
         let fired = self.set.extract_if(.., |(_, _, due)| *due <= now);
         let fired = fired.map(|(key, ..)| key).collect();
-        if let Some(&(key, _, due)) = self.set.iter().min_by_key(|(_, _, due)| *due) {
-            self.ask(key, due - now, due);
-        }
+        self.settle();
         fired
     }
 }

@@ -44,6 +44,7 @@ impl State {
     fn give_up(&mut self) {
         self.is_given_up = !self.machine.is_closed();
         self.waiting.clear();
+        self.timers.end();
     }
 }
 
@@ -130,9 +131,6 @@ impl SharedBarrier {
             state.give_up();
             return;
         }
-        if state.machine.is_closed() {
-            state.timers.end();
-        }
         for effect in effects {
             match effect {
                 BarrierEffect::Reply { to, reply } => match state.waiting.remove(&to) {
@@ -149,6 +147,11 @@ impl SharedBarrier {
                 BarrierEffect::CancelTimer { key } => state.timers.cancel(key),
                 BarrierEffect::Emit(event) => self.events.emit(self.events.now(), event),
             }
+        }
+        if state.machine.is_closed() {
+            state.timers.end();
+        } else {
+            state.timers.settle();
         }
     }
 }

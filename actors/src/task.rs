@@ -66,7 +66,8 @@ struct PendingCall {
 }
 
 thread_local! {
-    // Empty between uses; kept for their room, so that a sync allocates none.
+    // Empty between uses; kept for their room, so that a sync allocates none. A call that is
+    // dropped while its thread ends may come too late for them.
     static EFFECTS: Cell<Vec<TaskSyncEffect>> = const { Cell::new(Vec::new()) };
     static WOKEN: Cell<Vec<Waker>> = const { Cell::new(Vec::new()) };
 }
@@ -259,7 +260,7 @@ impl Task {
 
     fn handle(self: &Arc<Self>, event: TaskSyncEvent) {
         let Some(sync) = &self.sync else { return };
-        let mut woken = WOKEN.with(Cell::take);
+        let mut woken = WOKEN.try_with(Cell::take).unwrap_or_default();
         let mut cell = lock(&sync.cell);
         self.run(event, sync, &mut cell, &mut woken);
         drop(cell);
@@ -275,7 +276,7 @@ impl Task {
         cell: &mut SyncCell,
         woken: &mut Vec<Waker>,
     ) {
-        let mut effects = EFFECTS.with(Cell::take);
+        let mut effects = EFFECTS.try_with(Cell::take).unwrap_or_default();
         cell.machine.handle(event, &mut effects);
         for effect in effects.drain(..) {
             match effect {
@@ -294,7 +295,7 @@ impl Task {
                 }
             }
         }
-        EFFECTS.with(|room| room.set(effects));
+        let _ = EFFECTS.try_with(|room| room.set(effects));
     }
 
     fn log_entered(&self, epoch: Epoch, caller: &Location<'_>) {
@@ -338,5 +339,5 @@ fn wake(mut wakers: Vec<Waker>) {
             error!("a waker of a waiting call panicked");
         }
     }
-    WOKEN.with(|room| room.set(wakers));
+    let _ = WOKEN.try_with(|room| room.set(wakers));
 }

@@ -257,7 +257,8 @@ impl Handler<ExecutorLost> for TaskSchedulerActor {
 
     fn handle(&mut self, message: ExecutorLost, ctx: &mut Self::Context) {
         let ExecutorLost { executor, incarnation, reason } = message;
-        if self.executors.get(&executor).is_some_and(|(known, _)| *known == incarnation) {
+        // The loss of a later life is that of this one, too.
+        if self.executors.get(&executor).is_some_and(|(known, _)| *known <= incarnation) {
             self.executors.remove(&executor);
         }
         let event = SchedulerEvent::ExecutorLost { executor, incarnation, reason };

@@ -238,7 +238,7 @@ impl Simulator {
                 *known = (*known).max(joined.incarnation);
             }
             SchedulerEvent::ExecutorLost { executor, incarnation, .. } => {
-                if self.known.get(executor) == Some(incarnation) {
+                if self.known.get(executor).is_some_and(|known| known <= incarnation) {
                     self.known.remove(executor);
                 }
             }

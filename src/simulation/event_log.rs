@@ -148,11 +148,10 @@ impl EventLog {
                 | RuntimeEvent::StageCompleted { .. } => {}
             }
         }
-        let open = |left: BTreeMap<_, (u32, Duration)>| -> f64 {
-            left.into_values().map(|(cpus, since)| f64::from(cpus) * within(since, to)).sum()
-        };
-        offered += open(executors.into_iter().map(|(id, it)| (id.0, it)).collect());
-        used += open(tasks.into_iter().map(|(id, it)| (id.0, it)).collect());
+        // Those that are still there.
+        let until_the_end = |(cpus, since): (u32, Duration)| f64::from(cpus) * within(since, to);
+        offered += executors.into_values().map(until_the_end).sum::<f64>();
+        used += tasks.into_values().map(until_the_end).sum::<f64>();
         if offered > 0.0 { used / offered } else { 0.0 }
     }
 

@@ -36,8 +36,8 @@ pub struct Plan {
 /// How messages between the driver and its executors travel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Network {
-    /// The shortest and the longest delay of a message. Messages of one kind between the driver and
-    /// one executor keep their order; others overtake each other.
+    /// The shortest and the longest delay of a message, at most a day. Messages of one kind between
+    /// the driver and one executor keep their order; others overtake each other.
     pub delay: (Duration, Duration),
     /// The share of messages that come a second time, perhaps much later; from 0 to 1. Only those
     /// that may: launches of tasks, withdrawals and answers are sent once.
@@ -146,6 +146,8 @@ pub enum PlanError {
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Of a message; a copy may come ten times as late.
+const LONGEST_DELAY: Duration = DAY;
 
 impl Plan {
     /// A plan without executors and stages.
@@ -296,6 +298,10 @@ impl Plan {
             let wrong = format!("delay {shortest:?} to {longest:?}: the first must be the shorter");
             return Err(PlanError::Network(wrong));
         }
+        if longest > LONGEST_DELAY {
+            let wrong = format!("delay up to {longest:?}: allowed is at most {LONGEST_DELAY:?}");
+            return Err(PlanError::Network(wrong));
+        }
         for (name, share) in [("duplicates", duplicates), ("late_timers", late_timers)] {
             if !(0.0..=1.0).contains(&share) {
                 let wrong = format!("{name} is {share}, allowed is from 0 to 1");
@@ -303,6 +309,12 @@ impl Plan {
             }
         }
         for stage in self.stages.values() {
+            if stage.at > self.limit {
+                let (name, at, limit) = (&stage.spec.name, stage.at, self.limit);
+                let wrong =
+                    format!("stage '{name}': handed in at {at:?}, the plan's limit is {limit:?}");
+                return Err(PlanError::Stage(wrong));
+            }
             stage.spec.validate().map_err(|invalid| PlanError::Stage(invalid.to_string()))?;
         }
         Ok(())

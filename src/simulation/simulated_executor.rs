@@ -1,6 +1,6 @@
 //! The executors' side: what arrives there, what goes wrong there.
 
-use super::network::{Life, ToDriver, ToExecutor};
+use super::network::{Life, ToDriver, ToExecutor, Way};
 use super::simulated_task::SimulatedTask;
 use super::simulator::{Due, Simulator};
 use super::{FaultKind, Observation};
@@ -266,30 +266,32 @@ impl Simulator {
     }
 
     pub(super) fn send_to_driver(&mut self, from: Life, message: ToDriver) {
-        let now = self.now();
-        self.traffic.sent += 1;
-        let number = self.traffic.sent;
-        if message.may_repeat()
-            && let Some(at) = self.traffic.copy(now, &mut self.rng)
-        {
-            self.observe(Observation::Fault(FaultKind::MessageDuplicated));
-            self.agenda.add_at(at, Due::ToDriver { from, message: message.clone(), number });
-        }
-        let at = self.traffic.arrival(now, message.way(from), &mut self.rng);
-        self.agenda.add_at(at, Due::ToDriver { from, message, number });
+        let (way, may_repeat) = (message.way(from), message.may_repeat());
+        self.post(way, may_repeat, |number| Due::ToDriver {
+            from,
+            message: message.clone(),
+            number,
+        });
     }
 
     pub(super) fn send(&mut self, message: ToExecutor, to: Life) {
+        let (way, may_repeat) = (message.way(to), message.may_repeat());
+        self.post(way, may_repeat, |number| Due::ToExecutor {
+            to,
+            message: message.clone(),
+            number,
+        });
+    }
+
+    fn post(&mut self, way: Way, may_repeat: bool, arrival: impl Fn(u64) -> Due) {
         let now = self.now();
         self.traffic.sent += 1;
         let number = self.traffic.sent;
-        if message.may_repeat()
-            && let Some(at) = self.traffic.copy(now, &mut self.rng)
-        {
+        if may_repeat && let Some(at) = self.traffic.copy(now, &mut self.rng) {
             self.observe(Observation::Fault(FaultKind::MessageDuplicated));
-            self.agenda.add_at(at, Due::ToExecutor { to, message: message.clone(), number });
+            self.agenda.add_at(at, arrival(number));
         }
-        let at = self.traffic.arrival(now, message.way(to), &mut self.rng);
-        self.agenda.add_at(at, Due::ToExecutor { to, message, number });
+        let at = self.traffic.arrival(now, way, &mut self.rng);
+        self.agenda.add_at(at, arrival(number));
     }
 }

@@ -123,7 +123,12 @@ fn plans_that_cannot_be_run_say_why() {
     );
     plan.network = Network { delay: (minutes(2), minutes(1)), ..Network::default() };
     assert!(plan.run().unwrap_err().to_string().contains("the first must be the shorter"));
+    plan.network = Network { delay: (minutes(0), Duration::MAX), ..Network::default() };
+    assert!(plan.run().unwrap_err().to_string().contains("allowed is at most 86400s"));
     plan.network = Network::default();
+    plan.submit(Duration::MAX, Stage::tasks(1).name("late"), TaskScript::new()).unwrap();
+    let late = plan.run().unwrap_err().to_string();
+    assert!(late.contains("stage 'late': handed in at"), "{late}");
     plan.config.slots = 0;
     assert!(plan.run().unwrap_err().to_string().contains("slots"));
 }

@@ -46,7 +46,7 @@ impl Future for SyncCall {
         };
         // A waker is the caller's code: it is cloned and dropped outside of the lock.
         let mut waker = Some(cx.waker().clone());
-        let mut woken = WOKEN.with(Cell::take);
+        let mut woken = WOKEN.try_with(Cell::take).unwrap_or_default();
         let mut cell = lock(&sync.cell);
         let id = match std::mem::replace(state, CallState::Done) {
             CallState::New { method, message, caller } => {
