@@ -5,6 +5,7 @@ use crate::{
     CheckpointError, ReduceOp, Reducible, Restored, SyncError, SyncMethod, TaskContext, codec,
 };
 use bytes::Bytes;
+use futures_util::TryFutureExt;
 use phalanx_protocol::Release;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -90,7 +91,7 @@ impl BarrierTaskContext {
     #[track_caller]
     pub fn barrier(&self) -> impl Future<Output = Result<(), SyncError>> + Send + use<> {
         let call = self.task.task.sync(SyncMethod::Barrier, Bytes::new(), Location::caller());
-        async move { call.await.map(drop) }
+        call.map_ok(drop)
     }
 
     /// Gives `value` to all and waits for the values of all, in partition order. All tasks must use
@@ -219,7 +220,7 @@ impl BarrierTaskContext {
         });
         async move {
             let Release { messages, .. } = call?.await?;
-            Ok(messages)
+            Ok(messages.into_shared())
         }
     }
 }

@@ -131,12 +131,12 @@ impl TaskContext {
     /// Whether the task shall end: it was killed, its gang failed, its stage was cancelled. Code
     /// that computes for long without syncing looks here from time to time.
     pub fn is_killed(&self) -> bool {
-        self.task.killed().is_cancelled()
+        self.task.is_killed()
     }
 
     /// Resolves when the task shall end; never before.
     pub fn killed(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.task.killed().clone().cancelled_owned()
+        self.task.killed().cancelled_owned()
     }
 
     /// An error if the task shall end: `ctx.check_killed()?` in a long computation.

@@ -50,10 +50,11 @@ impl EventBus {
         Moment { at: SystemTime::now(), since_start: self.started.elapsed() }
     }
 
-    pub(crate) fn emit(&self, now: Moment, event: RuntimeEvent) {
+    /// `now`: asked for only if somebody listens.
+    pub(crate) fn emit(&self, now: impl FnOnce() -> Moment, event: RuntimeEvent) {
         log(&event);
         if self.sender.receiver_count() > 0 {
-            let Moment { at, since_start } = now;
+            let Moment { at, since_start } = now();
             // The last subscriber may have left since the line above.
             let _ = self.sender.send(EventRecord { at, since_start, event });
         }

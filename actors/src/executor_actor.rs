@@ -1,8 +1,9 @@
 //! The running tasks of one executor.
 
-use crate::run_task::{Reporter, RunningTasks, TaskBody, run_async, run_blocking};
-use crate::sync_gatherer::SyncGatherer;
+use crate::group_run::GroupRun;
+use crate::run_task::{Listed, Reporter, RunningTasks, TaskBody, run_blocking};
 use crate::task::Task;
+use crate::task_group::TaskGroup;
 use crate::threads::{GroupId, Threads};
 use crate::{
     ExecutorLink, ExecutorLost, JoinExecutor, LaunchOnExecutor, RetireExecutor, TaskEnded, Tell,
@@ -23,8 +24,7 @@ pub struct ExecutorActor {
     threads: Threads,
     group: GroupId,
     workers: Vec<ArbiterHandle>,
-    running: RunningTasks,
-    /// Shared by all of its tasks.
+    /// Has the running tasks; shared by all of them.
     reporter: Arc<Reporter>,
     scheduler: SchedulerLink,
     /// Whether the scheduler knows already that this executor goes.
@@ -74,13 +74,13 @@ impl ExecutorActor {
             executor: config.executor,
             incarnation: config.incarnation,
             scheduler: scheduler.ended.clone(),
+            running,
         });
         let actor = ExecutorActor {
             config: config.clone(),
             threads,
             group,
             workers,
-            running,
             reporter,
             scheduler: scheduler.clone(),
             given_up: false,
@@ -95,7 +95,7 @@ impl ExecutorActor {
 
     fn kill(&self, task: &Arc<Task>, reason: &str) {
         task.kill(reason);
-        self.reporter.end_if_not_begun(task, &self.running);
+        self.reporter.end_if_not_begun(task);
     }
 
     /// A worker thread does not take tasks any more: a task ended it, or the system.
@@ -127,7 +127,7 @@ impl Actor for ExecutorActor {
     fn stopped(&mut self, _ctx: &mut Self::Context) {
         // First: what the tasks then report is a consequence.
         self.report_lost("ended unexpectedly");
-        for task in self.running.all() {
+        for task in self.reporter.running.all() {
             self.kill(&task, "its executor has ended");
         }
         self.threads.release(self.group);
@@ -140,13 +140,20 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
     fn handle(&mut self, message: LaunchOnExecutor, ctx: &mut Self::Context) {
         let LaunchOnExecutor { mut launch, name, body, barrier } = message;
         let tasks = std::mem::take(&mut launch.tasks);
-        let executor = self.config.executor;
+        let group = |tasks: Vec<_>, polled| {
+            let executor = self.config.executor;
+            let group = TaskGroup::new(&launch, &name, executor, &tasks, polled, barrier.clone());
+            let listed = (0..).zip(tasks).map(|(index, task)| {
+                Listed::new(Task::new(group.clone(), index, task), self.reporter.clone())
+            });
+            let listed: Vec<_> = listed.collect();
+            (group, listed)
+        };
         match body {
             TaskBody::Blocking(code) => {
-                let gatherer = barrier.map(SyncGatherer::start);
                 for task in tasks {
-                    let task = Task::new(&launch, &name, task, executor, gatherer.clone());
-                    run_blocking(self.running.list(task, self.reporter.clone()), code.clone());
+                    let (_, listed) = group(vec![task], false);
+                    listed.into_iter().for_each(|listed| run_blocking(listed, code.clone()));
                 }
             }
             TaskBody::Async(code) => {
@@ -157,26 +164,16 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
                     shares[(first + index) % count].push(task);
                 }
                 let shares = shares.into_iter().enumerate().filter(|(_, share)| !share.is_empty());
+                let mut all_taken = true;
                 for (worker, share) in shares {
-                    let gatherer = barrier.clone().map(SyncGatherer::new);
-                    let (gatherer, pump) = gatherer.unzip();
-                    let tasks = share.into_iter().map(|task| {
-                        let task = Task::new(&launch, &name, task, executor, gatherer.clone());
-                        self.running.list(task, self.reporter.clone())
-                    });
-                    let tasks: Vec<_> = tasks.collect();
+                    let (group, listed) = group(share, true);
                     let code = code.clone();
-                    let is_taken = self.workers[worker].spawn_fn(move || {
-                        for task in tasks {
-                            actix_rt::spawn(run_async(task, code.clone()));
-                        }
-                        if let Some(pump) = pump {
-                            actix_rt::spawn(pump);
-                        }
+                    all_taken &= self.workers[worker].spawn_fn(move || {
+                        actix_rt::spawn(GroupRun::new(group, code, listed));
                     });
-                    if !is_taken {
-                        self.a_thread_is_gone(ctx);
-                    }
+                }
+                if !all_taken {
+                    self.a_thread_is_gone(ctx);
                 }
             }
         }
@@ -188,7 +185,7 @@ impl Handler<Tell<KillTask>> for ExecutorActor {
 
     fn handle(&mut self, Tell(kill): Tell<KillTask>, _ctx: &mut Self::Context) {
         for id in &kill.tasks {
-            if let Some(task) = self.running.get(*id) {
+            if let Some(task) = self.reporter.running.get(*id) {
                 self.kill(&task, &kill.reason);
             }
         }

@@ -42,9 +42,9 @@ impl RoundTimers {
         self.settle();
     }
 
-    pub(crate) fn set(&mut self, key: SyncTimer, after: Duration) {
+    pub(crate) fn set(&mut self, key: SyncTimer, now: Instant, after: Duration) {
         // Beyond what the clock can say it never fires.
-        let Some(due) = Instant::now().checked_add(after) else { return };
+        let Some(due) = now.checked_add(after) else { return };
         self.set.retain(|(known, ..)| *known != key);
         self.set.push((key, after, due));
         if self.all {

@@ -3,7 +3,6 @@
 use crate::TaskEnded;
 use crate::task::{Task, lock};
 use actix::prelude::*;
-use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use phalanx_protocol::{
     ExecutorId, Incarnation, LeaveReason, TaskAttemptId, TaskFailure, TaskOutcome, TaskReport,
@@ -14,7 +13,6 @@ use std::error::Error;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
-use tracing::Instrument;
 
 /// Any error of a task's code.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -25,11 +23,14 @@ pub type Payload = Box<dyn Any + Send>;
 /// A task's value or error.
 pub type TaskOutput = Result<Payload, BoxError>;
 
+pub(crate) type AsyncCode =
+    Arc<dyn Fn(Arc<Task>) -> LocalBoxFuture<'static, TaskOutput> + Send + Sync>;
+
 /// The code of a stage's tasks.
 #[derive(Clone)]
 pub enum TaskBody {
     /// Runs on a worker thread together with others; must not block.
-    Async(Arc<dyn Fn(Arc<Task>) -> LocalBoxFuture<'static, TaskOutput> + Send + Sync>),
+    Async(AsyncCode),
     /// Runs on a thread of its own.
     Blocking(Arc<dyn Fn(Arc<Task>) -> TaskOutput + Send + Sync>),
 }
@@ -47,12 +48,6 @@ impl RunningTasks {
         lock(&self.0).values().cloned().collect()
     }
 
-    /// The task is listed until what is returned has been used to report its end, or dropped.
-    pub(crate) fn list(&self, task: Arc<Task>, reporter: Arc<Reporter>) -> Listed {
-        lock(&self.0).insert(task.task_attempt(), task.clone());
-        Listed { task, running: self.clone(), reporter }
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.0).is_empty()
     }
@@ -61,16 +56,14 @@ impl RunningTasks {
 /// A task on the list of those that run. However it ends, even if its code is dropped half-way, its
 /// end is reported, once.
 pub(crate) struct Listed {
-    task: Arc<Task>,
-    running: RunningTasks,
+    pub(crate) task: Arc<Task>,
     reporter: Arc<Reporter>,
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
         let lost = "its thread ended before its code did".to_owned();
-        let outcome = TaskOutcome::Failed(TaskFailure::ExecutorLost(lost));
-        self.reporter.report(&self.task, &self.running, outcome, None);
+        self.report(TaskOutcome::Failed(TaskFailure::ExecutorLost(lost)), None);
     }
 }
 
@@ -79,10 +72,17 @@ pub(crate) struct Reporter {
     pub(crate) executor: ExecutorId,
     pub(crate) incarnation: Incarnation,
     pub(crate) scheduler: Recipient<TaskEnded>,
+    pub(crate) running: RunningTasks,
 }
 
 impl Listed {
-    fn finish(self, end: Result<TaskOutput, Box<dyn Any + Send>>) {
+    /// The task is listed until its end has been reported, or this is dropped.
+    pub(crate) fn new(task: Arc<Task>, reporter: Arc<Reporter>) -> Self {
+        lock(&reporter.running.0).insert(task.task_attempt(), task.clone());
+        Listed { task, reporter }
+    }
+
+    pub(crate) fn finish(self, end: Result<TaskOutput, Box<dyn Any + Send>>) {
         match end {
             Ok(Ok(value)) => self.report(TaskOutcome::Succeeded, Some(Ok(value))),
             Ok(Err(error)) => {
@@ -98,25 +98,29 @@ impl Listed {
         }
     }
 
+    /// Whether its code may begin. If not it was killed before: whoever did that reports it, and
+    /// may not have come to that yet.
+    pub(crate) fn begin(&self) -> bool {
+        let may_begin = self.task.begin();
+        if !may_begin {
+            self.reporter.report_killed(&self.task);
+        }
+        may_begin
+    }
+
     fn report(&self, outcome: TaskOutcome, output: Option<TaskOutput>) {
-        self.reporter.report(&self.task, &self.running, outcome, output);
+        self.reporter.report(&self.task, outcome, output);
     }
 }
 
 impl Reporter {
     /// Only the first report of a task counts. It goes out before the leave: who fails because this
     /// task left cannot be taken for the first cause.
-    fn report(
-        &self,
-        task: &Arc<Task>,
-        running: &RunningTasks,
-        outcome: TaskOutcome,
-        output: Option<TaskOutput>,
-    ) {
+    fn report(&self, task: &Task, outcome: TaskOutcome, output: Option<TaskOutput>) {
         if !task.complete(&outcome) {
             return;
         }
-        lock(&running.0).remove(&task.task_attempt());
+        lock(&self.running.0).remove(&task.task_attempt());
         let reason = match &outcome {
             TaskOutcome::Succeeded => LeaveReason::Returned,
             TaskOutcome::Failed(failure) => LeaveReason::Failed(failure.clone()),
@@ -134,12 +138,15 @@ impl Reporter {
     }
 
     /// A killed task whose code has not begun, perhaps because its thread is held up, ends now.
-    pub(crate) fn end_if_not_begun(&self, task: &Arc<Task>, running: &RunningTasks) {
+    pub(crate) fn end_if_not_begun(&self, task: &Task) {
         if task.begin() {
-            let reason = task.kill_reason().unwrap_or_default().to_owned();
-            let outcome = TaskOutcome::Failed(TaskFailure::Killed(reason));
-            self.report(task, running, outcome, None);
+            self.report_killed(task);
         }
+    }
+
+    fn report_killed(&self, task: &Task) {
+        let reason = task.kill_reason().unwrap_or_default().to_owned();
+        self.report(task, TaskOutcome::Failed(TaskFailure::Killed(reason)), None);
     }
 }
 
@@ -181,22 +188,6 @@ fn text_of_panic(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "with a value that is not a text".to_owned())
 }
 
-/// Runs on the thread that polls it.
-pub(crate) async fn run_async(
-    listed: Listed,
-    code: Arc<dyn Fn(Arc<Task>) -> LocalBoxFuture<'static, TaskOutput> + Send + Sync>,
-) {
-    let task = listed.task.clone();
-    if !task.begin() {
-        return;
-    }
-    let span = span_of(&task);
-    // The closure itself may panic before it gives a future.
-    let run = async { code(task).await };
-    let end = AssertUnwindSafe(run).catch_unwind().instrument(span).await;
-    listed.finish(end);
-}
-
 /// Runs on a new thread, so that no pool's limit can keep a gang from being complete.
 pub(crate) fn run_blocking(
     listed: Listed,
@@ -208,7 +199,7 @@ pub(crate) fn run_blocking(
     let slot = Arc::new(Mutex::new(Some(listed)));
     let in_thread = slot.clone();
     let started = std::thread::Builder::new().name(name).spawn(move || {
-        let Some(listed) = lock(&in_thread).take().filter(|listed| listed.task.begin()) else {
+        let Some(listed) = lock(&in_thread).take().filter(Listed::begin) else {
             return;
         };
         let end = {
@@ -228,7 +219,7 @@ fn no_thread(error: &io::Error) -> String {
     format!("the system gave no thread ({error}); blocking tasks take one each, see `ulimit -u`")
 }
 
-fn span_of(task: &Task) -> tracing::Span {
+pub(crate) fn span_of(task: &Task) -> tracing::Span {
     let attempt = task.attempt();
     tracing::info_span!(
         "task",

@@ -3,16 +3,18 @@
 use crate::round_timers::RoundTimers;
 use crate::sync_gatherer::GathererReply;
 use crate::task::lock;
+use crate::task_group::TaskGroup;
 use crate::{EventBus, SyncStatus, TimerFired, TimerRequest};
 use actix::Recipient;
 use phalanx_protocol::{
     BarrierEffect, BarrierEvent, ContextBarrierState, OpenBarrier, ReplyToken, RequestToSync,
     StageAttemptId, SyncReply, SyncTimer,
 };
-use std::collections::HashMap;
+use smallvec::SmallVec;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::error;
 
@@ -26,12 +28,23 @@ pub struct SharedBarrier {
 
 struct State {
     machine: ContextBarrierState,
-    /// Requests that wait for their answer.
-    waiting: HashMap<ReplyToken, ReplyTo>,
+    /// Requests that wait for their answer, in order.
+    waiting: VecDeque<(ReplyToken, ReplyTo)>,
     next_token: u64,
+    /// Empty between uses; kept for its room.
+    effects: Vec<BarrierEffect>,
     /// Its actor is gone: nobody would close it.
     is_given_up: bool,
     timers: RoundTimers,
+}
+
+/// Groups that have been answered: usually one per thread.
+type Told = SmallVec<[Arc<TaskGroup>; 2]>;
+
+fn notify(told: Told) {
+    for group in told {
+        group.notify();
+    }
 }
 
 /// Whom to answer. Dropped without an answer, both tell that there will be none.
@@ -41,6 +54,10 @@ pub(crate) enum ReplyTo {
 }
 
 impl State {
+    fn waiting(&self, token: ReplyToken) -> Option<usize> {
+        self.waiting.binary_search_by_key(&token, |(token, _)| *token).ok()
+    }
+
     fn give_up(&mut self) {
         self.is_given_up = !self.machine.is_closed();
         self.waiting.clear();
@@ -62,8 +79,9 @@ impl SharedBarrier {
         let attempt = machine.attempt();
         let state = Mutex::new(State {
             machine,
-            waiting: HashMap::new(),
+            waiting: VecDeque::new(),
             next_token: 0,
+            effects: Vec::new(),
             is_given_up: false,
             timers: RoundTimers::new(timer),
         });
@@ -87,10 +105,13 @@ impl SharedBarrier {
     }
 
     pub(crate) fn timer_fired(&self, key: SyncTimer) {
+        let mut told = Told::new();
         let mut state = lock(&self.state);
         for key in state.timers.fired(key) {
-            self.run(&mut state, BarrierEvent::TimerFired(key));
+            self.run(&mut state, BarrierEvent::TimerFired(key), &mut told);
         }
+        drop(state);
+        notify(told);
     }
 
     /// Who the open round waits for; `None` if none is open.
@@ -107,12 +128,17 @@ impl SharedBarrier {
         }
         let token = ReplyToken(state.next_token);
         state.next_token += 1;
-        state.waiting.insert(token, reply_to);
-        self.run(&mut state, BarrierEvent::RequestToSync { request, reply_to: token });
+        state.waiting.push_back((token, reply_to));
+        let mut told = Told::new();
+        self.run(&mut state, BarrierEvent::RequestToSync { request, reply_to: token }, &mut told);
+        drop(state);
+        notify(told);
     }
 
     pub(crate) fn handle(&self, event: BarrierEvent) {
-        self.run(&mut lock(&self.state), event);
+        let mut told = Told::new();
+        self.run(&mut lock(&self.state), event, &mut told);
+        notify(told);
     }
 
     /// Its actor is gone. Those who wait, and those who come, learn that nobody will answer; if the
@@ -121,9 +147,10 @@ impl SharedBarrier {
         lock(&self.state).give_up();
     }
 
-    /// Nothing in here runs users' code or takes another lock: answers are messages.
-    fn run(&self, state: &mut State, event: BarrierEvent) {
-        let mut effects = Vec::new();
+    /// Nothing in here runs users' code: answers are messages. `told`: who has them, and is to be
+    /// notified when the lock is gone.
+    fn run(&self, state: &mut State, event: BarrierEvent, told: &mut Told) {
+        let mut effects = std::mem::take(&mut state.effects);
         let handled = AssertUnwindSafe(|| state.machine.handle(event, &mut effects));
         if catch_unwind(handled).is_err() {
             // A bug of ours. On whatever thread this is, nobody may wait for what never comes.
@@ -131,23 +158,32 @@ impl SharedBarrier {
             state.give_up();
             return;
         }
-        for effect in effects {
+        let mut now = None;
+        for effect in effects.drain(..) {
             match effect {
-                BarrierEffect::Reply { to, reply } => match state.waiting.remove(&to) {
-                    // A caller that went away needs no answer.
-                    Some(ReplyTo::Caller(caller)) => drop(caller.send(reply)),
-                    Some(ReplyTo::Gatherer(gatherer)) => gatherer.send(reply),
-                    None => {}
-                },
-                BarrierEffect::NotifyWaiting { to, note } => match state.waiting.get(&to) {
-                    Some(ReplyTo::Gatherer(gatherer)) => gatherer.note(note),
-                    Some(ReplyTo::Caller(_)) | None => {}
-                },
-                BarrierEffect::SetTimer { key, after } => state.timers.set(key, after),
+                BarrierEffect::Reply { to, reply } => {
+                    let waiting = state.waiting(to).and_then(|index| state.waiting.remove(index));
+                    match waiting.map(|(_, reply_to)| reply_to) {
+                        // A caller that went away needs no answer.
+                        Some(ReplyTo::Caller(caller)) => drop(caller.send(reply)),
+                        Some(ReplyTo::Gatherer(gatherer)) => told.extend(gatherer.send(reply)),
+                        None => {}
+                    }
+                }
+                BarrierEffect::NotifyWaiting { to, note } => {
+                    match state.waiting(to).map(|index| &state.waiting[index].1) {
+                        Some(ReplyTo::Gatherer(gatherer)) => told.extend(gatherer.note(note)),
+                        Some(ReplyTo::Caller(_)) | None => {}
+                    }
+                }
+                BarrierEffect::SetTimer { key, after } => {
+                    state.timers.set(key, *now.get_or_insert_with(Instant::now), after);
+                }
                 BarrierEffect::CancelTimer { key } => state.timers.cancel(key),
-                BarrierEffect::Emit(event) => self.events.emit(self.events.now(), event),
+                BarrierEffect::Emit(event) => self.events.emit(|| self.events.now(), event),
             }
         }
+        state.effects = effects;
         if state.machine.is_closed() {
             state.timers.end();
         } else {

@@ -2,32 +2,82 @@
 //! per thread, not one per task.
 
 use crate::shared_barrier::{ReplyTo, SharedBarrier};
-use crate::task::{Task, lock};
+use crate::sync_cell::{Answer, PendingCalls, Since, SyncCell, Wakes};
+use crate::task::{CallWaker, lock};
+use crate::task_group::TaskGroup;
 use bytes::Bytes;
 use phalanx_protocol::{
-    BarrierEvent, Epoch, RequestToSync, StageAttemptId, StillWaiting, SyncArrival, SyncError,
-    SyncReply, TaskLeft, WithdrawSync,
+    BarrierEvent, CallId, Epoch, RequestToSync, StageAttemptId, StillWaiting, SyncArrival,
+    SyncError, SyncMethod, SyncReply, TaskAttemptId, TaskLeft, TaskSync, TaskSyncEffect,
+    TaskSyncEvent, WithdrawSync,
 };
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-use tokio::sync::mpsc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, Weak};
 
-/// The outgoing side, shared by the gang's tasks on one thread. The first arrival wakes the pump,
-/// which runs after the tasks that are ready now and sends all that have arrived by then.
+/// The syncs of the tasks of one group, and their way to the gang's barrier and back.
 pub(crate) struct SyncGatherer {
-    outbox: Arc<Mutex<Outbox>>,
-    inbox: mpsc::UnboundedSender<Inbox>,
+    barrier: Arc<SharedBarrier>,
+    state: Mutex<Gathered>,
+    /// What the barrier has said, in its order, and nobody has delivered yet.
+    inbox: Mutex<Vec<Said>>,
+    /// What is being sent: what one thread has taken out is not overtaken by what another takes.
+    sending: Mutex<Vec<Outgoing>>,
+}
+
+struct Gathered {
+    /// By the task's index in the group.
+    cells: Vec<SyncCell>,
+    outbox: Outbox,
+    /// Whom to wake when the lock is gone; empty between uses.
+    wakes: Wakes,
+    /// Who waits, by request sent, in order.
+    batches: VecDeque<(u64, Vec<u32>)>,
+    next_batch: u64,
+    /// Empty between uses; kept for its room.
+    said: Vec<Said>,
 }
 
 #[derive(Default)]
 struct Outbox {
     /// In order, so that a leave never overtakes a request.
     items: Vec<Outgoing>,
-    flush_requested: bool,
+    /// How many arrived together last time: so many may come again.
+    last_together: usize,
+}
+
+/// Carries out the effects of one task's machine.
+struct Shell<'a> {
+    task: u32,
+    calls: &'a mut PendingCalls,
+    outbox: &'a mut Outbox,
+    wakes: &'a mut Wakes,
+}
+
+/// A call of a task's code, as it is polled.
+pub(crate) enum CallStep {
+    New { method: SyncMethod, message: Bytes },
+    Waiting(CallId),
+}
+
+/// What came of it.
+pub(crate) enum Polled {
+    Waits {
+        call: CallId,
+        is_something_to_send: bool,
+    },
+    /// `epoch`: the task's next.
+    Answered {
+        answer: Answer,
+        epoch: Epoch,
+    },
 }
 
 enum Outgoing {
-    Request { request: RequestToSync, tasks: Vec<Arc<Task>> },
+    /// `tasks`: whose arrivals these are, by index.
+    Request {
+        request: RequestToSync,
+        tasks: Vec<u32>,
+    },
     Withdraw(WithdrawSync),
     Left(TaskLeft),
 }
@@ -41,8 +91,7 @@ impl Outgoing {
     }
 }
 
-enum Inbox {
-    Flush,
+enum Said {
     Reply { batch: u64, reply: SyncReply },
     Note { batch: u64, note: StillWaiting },
 }
@@ -53,26 +102,27 @@ pub(crate) struct GathererReply {
     batch: u64,
     attempt: StageAttemptId,
     epoch: Epoch,
-    inbox: Option<mpsc::UnboundedSender<Inbox>>,
+    /// Weak, or a round that never ends would keep the group. `None` once answered.
+    group: Option<Weak<TaskGroup>>,
 }
 
 impl GathererReply {
-    pub(crate) fn send(mut self, reply: SyncReply) {
-        self.answer(reply);
+    /// Leaves the answer with the group; who is returned has to be notified, best without a lock.
+    pub(crate) fn send(mut self, reply: SyncReply) -> Option<Arc<TaskGroup>> {
+        self.answer(reply)
     }
 
-    pub(crate) fn note(&self, note: StillWaiting) {
-        if let Some(inbox) = &self.inbox {
-            // Closed only if the thread of the tasks is gone, and they with it.
-            let _ = inbox.send(Inbox::Note { batch: self.batch, note });
-        }
+    pub(crate) fn note(&self, note: StillWaiting) -> Option<Arc<TaskGroup>> {
+        let group = self.group.as_ref().and_then(Weak::upgrade)?;
+        group.put(Said::Note { batch: self.batch, note });
+        Some(group)
     }
 
-    fn answer(&mut self, reply: SyncReply) {
-        if let Some(inbox) = self.inbox.take() {
-            // As in `note`.
-            let _ = inbox.send(Inbox::Reply { batch: self.batch, reply });
-        }
+    fn answer(&mut self, reply: SyncReply) -> Option<Arc<TaskGroup>> {
+        // Gone only if all of its tasks are.
+        let group = self.group.take()?.upgrade()?;
+        group.put(Said::Reply { batch: self.batch, reply });
+        Some(group)
     }
 }
 
@@ -80,166 +130,108 @@ impl Drop for GathererReply {
     fn drop(&mut self) {
         let (attempt, epoch) = (self.attempt, self.epoch);
         let result = Err(SyncError::CoordinatorLost { attempt });
-        self.answer(SyncReply { attempt, epoch, result });
+        if let Some(group) = self.answer(SyncReply { attempt, epoch, result }) {
+            group.notify();
+        }
     }
 }
+
+impl TaskGroup {
+    fn put(&self, said: Said) {
+        if let Some(sync) = &self.sync {
+            lock(&sync.inbox).push(said);
+        }
+    }
+}
+
+/// To be logged: one who waits, since when, for whom.
+pub(crate) type WaitingNote = (TaskAttemptId, Since, StillWaiting);
 
 impl SyncGatherer {
-    /// A gatherer whose pump runs on this thread until the last task has let go of it.
-    pub(crate) fn start(barrier: Arc<SharedBarrier>) -> Arc<Self> {
-        let (gatherer, pump) = SyncGatherer::new(barrier);
-        actix_rt::spawn(pump);
-        gatherer
-    }
-
-    /// A gatherer and its pump, which has to run on the tasks' thread.
     pub(crate) fn new(
         barrier: Arc<SharedBarrier>,
-    ) -> (Arc<Self>, impl Future<Output = ()> + 'static) {
-        let outbox = Arc::new(Mutex::new(Outbox::default()));
-        let (inbox, received) = mpsc::unbounded_channel();
-        let replies = inbox.downgrade();
-        let pump = Pump {
-            barrier,
-            outbox: outbox.clone(),
-            replies,
-            batches: HashMap::new(),
-            next: 0,
-            nothing: Arc::new([]),
-        };
-        (Arc::new(SyncGatherer { outbox, inbox }), pump.run(received))
-    }
-
-    /// A task has arrived.
-    pub(crate) fn arrive(&self, arrived: SyncArrival, task: Arc<Task>) {
-        let mut outbox = lock(&self.outbox);
-        match outbox.items.last_mut() {
-            Some(Outgoing::Request { request: last, tasks })
-                if (last.epoch, last.method) == (arrived.epoch, arrived.method) =>
-            {
-                last.arrivals.push(arrived.arrival);
-                tasks.push(task);
-            }
-            Some(_) | None => {
-                let request = arrived.into();
-                outbox.items.push(Outgoing::Request { request, tasks: vec![task] });
-            }
-        }
-        self.request_flush(&mut outbox);
-    }
-
-    /// An arrival that has not been sent yet is taken back here.
-    pub(crate) fn withdraw(&self, withdraw: WithdrawSync) {
-        let mut outbox = lock(&self.outbox);
-        for item in &mut outbox.items {
-            if let Outgoing::Request { request, tasks } = item
-                && let Some(index) =
-                    request.arrivals.iter().position(|it| it.partition == withdraw.partition)
-            {
-                request.arrivals.remove(index);
-                tasks.remove(index);
-                outbox.items.retain(Outgoing::is_worth_sending);
-                return;
-            }
-        }
-        outbox.items.push(Outgoing::Withdraw(withdraw));
-        self.request_flush(&mut outbox);
-    }
-
-    pub(crate) fn leave(&self, left: TaskLeft) {
-        self.push(Outgoing::Left(left));
-    }
-
-    fn push(&self, item: Outgoing) {
-        let mut outbox = lock(&self.outbox);
-        outbox.items.push(item);
-        self.request_flush(&mut outbox);
-    }
-
-    fn request_flush(&self, outbox: &mut Outbox) {
-        if !outbox.flush_requested {
-            outbox.flush_requested = true;
-            // Closed only if the pump's thread is gone: whatever is said then, nobody listens.
-            let _ = self.inbox.send(Inbox::Flush);
-        }
-    }
-}
-
-struct Pump {
-    barrier: Arc<SharedBarrier>,
-    outbox: Arc<Mutex<Outbox>>,
-    /// Weak, or the pump would keep itself alive.
-    replies: mpsc::WeakUnboundedSender<Inbox>,
-    /// Who waits, by request sent.
-    batches: HashMap<u64, Vec<Arc<Task>>>,
-    next: u64,
-    /// The messages of a barrier.
-    nothing: Arc<[Bytes]>,
-}
-
-impl Drop for Pump {
-    /// Its thread ends. The tasks that ran there are gone, but a call may have been moved
-    /// elsewhere.
-    fn drop(&mut self) {
-        let batches = std::mem::take(&mut self.batches).into_values().flatten();
-        let items = std::mem::take(&mut lock(&self.outbox).items).into_iter();
-        let unsent = items.filter_map(|item| match item {
-            Outgoing::Request { tasks, .. } => Some(tasks),
-            Outgoing::Withdraw(_) | Outgoing::Left(_) => None,
+        machines: impl Iterator<Item = TaskSync>,
+    ) -> Self {
+        let state = Mutex::new(Gathered {
+            cells: machines.map(SyncCell::new).collect(),
+            outbox: Outbox::default(),
+            wakes: Wakes::default(),
+            batches: VecDeque::new(),
+            next_batch: 0,
+            said: Vec::new(),
         });
-        for task in batches.chain(unsent.flatten()) {
-            let (attempt, epoch) = (task.attempt(), task.epoch());
-            let result = Err(SyncError::CoordinatorLost { attempt });
-            task.reply(SyncReply { attempt, epoch, result });
-        }
+        SyncGatherer { barrier, state, inbox: Mutex::default(), sending: Mutex::default() }
     }
-}
 
-impl Pump {
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Inbox>) {
-        while let Some(item) = inbox.recv().await {
-            match item {
-                Inbox::Flush => self.flush(),
-                Inbox::Reply { batch, mut reply } => {
-                    self.unshare(&mut reply);
-                    for task in self.batches.remove(&batch).into_iter().flatten() {
-                        task.reply(reply.clone());
-                    }
-                }
-                Inbox::Note { batch, note } => {
-                    for task in self.batches.get(&batch).into_iter().flatten() {
-                        task.log_waiting(&note);
-                    }
-                }
+    pub(crate) fn epoch(&self, task: u32) -> Epoch {
+        lock(&self.state).cells[task as usize].machine.epoch()
+    }
+
+    /// Something happens to a task. Whom to wake, and whether there is something to be sent.
+    pub(crate) fn handle(&self, task: u32, event: TaskSyncEvent) -> (Wakes, bool) {
+        let mut state = lock(&self.state);
+        state.run(task, event);
+        (std::mem::take(&mut state.wakes), !state.outbox.items.is_empty())
+    }
+
+    /// A task's code makes a call, or looks whether it has been answered. If not, `waker` is kept
+    /// until it is.
+    pub(crate) fn poll(
+        &self,
+        task: u32,
+        step: CallStep,
+        mut waker: CallWaker,
+        since: Option<&Since>,
+    ) -> Polled {
+        let mut state = lock(&self.state);
+        let call = match step {
+            CallStep::Waiting(call) => call,
+            CallStep::New { method, message } => {
+                let call = state.cells[task as usize].calls.begin(since);
+                state.run(task, TaskSyncEvent::Call { call, method, message });
+                call
             }
-        }
-    }
-
-    /// Threads that count references to the same nothing would wait for each other.
-    fn unshare(&self, reply: &mut SyncReply) {
-        if let Ok(release) = &mut reply.result
-            && release.messages.is_empty()
-        {
-            release.messages = self.nothing.clone();
-        }
-    }
-
-    fn flush(&mut self) {
-        let items = {
-            let mut outbox = lock(&self.outbox);
-            outbox.flush_requested = false;
-            std::mem::take(&mut outbox.items)
         };
-        for item in items {
+        let Some(answer) = state.cells[task as usize].calls.take_or_wait(call, &mut waker) else {
+            let is_something_to_send = !state.outbox.items.is_empty();
+            drop(state);
+            // It is the caller's code.
+            drop(waker);
+            return Polled::Waits { call, is_something_to_send };
+        };
+        state.run(task, TaskSyncEvent::Taken(call));
+        let epoch = state.cells[task as usize].machine.epoch();
+        drop(state);
+        drop(waker);
+        Polled::Answered { answer, epoch }
+    }
+
+    /// A call that has not been answered is dropped. True if there is something to be sent.
+    pub(crate) fn drop_call(&self, task: u32, call: CallId) -> bool {
+        let mut state = lock(&self.state);
+        let waker = state.cells[task as usize].calls.remove(call);
+        state.run(task, TaskSyncEvent::Dropped(call));
+        let is_something = !state.outbox.items.is_empty();
+        drop(state);
+        // It is the caller's code.
+        drop(waker);
+        is_something
+    }
+
+    /// Sends what the tasks have to say; true if there was something. The answers come to `group`,
+    /// whose gatherer this is.
+    pub(crate) fn flush(&self, group: &Arc<TaskGroup>) -> bool {
+        let mut sending = lock(&self.sending);
+        let mut batch = lock(&self.state).take_outgoing(&mut sending);
+        let has_sent = !sending.is_empty();
+        for item in sending.drain(..) {
             match item {
-                Outgoing::Request { request, tasks } => {
-                    let (batch, attempt, epoch) = (self.next, request.attempt, request.epoch);
-                    self.next += 1;
-                    self.batches.insert(batch, tasks);
-                    // The tasks in `batches` hold the strong sender.
-                    let inbox = self.replies.upgrade();
-                    let reply = GathererReply { batch, attempt, epoch, inbox };
+                Outgoing::Request { request, .. } => {
+                    let (attempt, epoch) = (request.attempt, request.epoch);
+                    let group = Some(Arc::downgrade(group));
+                    let reply = GathererReply { batch, attempt, epoch, group };
                     self.barrier.request(request, ReplyTo::Gatherer(reply));
+                    batch += 1;
                 }
                 Outgoing::Withdraw(withdraw) => {
                     self.barrier.handle(BarrierEvent::WithdrawSync(withdraw));
@@ -247,5 +239,119 @@ impl Pump {
                 Outgoing::Left(left) => self.barrier.handle(BarrierEvent::TaskLeft(left)),
             }
         }
+        has_sent
+    }
+
+    /// Gives the barrier's answers to the tasks.
+    pub(crate) fn deliver(&self, wakes: &mut Wakes) -> Vec<WaitingNote> {
+        let mut notes = Vec::new();
+        let mut state = lock(&self.state);
+        std::mem::swap(&mut state.wakes, wakes);
+        let mut said = std::mem::take(&mut state.said);
+        std::mem::swap(&mut said, &mut *lock(&self.inbox));
+        for item in said.drain(..) {
+            match item {
+                Said::Reply { batch, reply } => {
+                    let batch = state.batch(batch).and_then(|index| state.batches.remove(index));
+                    for task in batch.into_iter().flat_map(|(_, tasks)| tasks) {
+                        state.run(task, TaskSyncEvent::Reply(reply.clone()));
+                    }
+                }
+                Said::Note { batch, note } => {
+                    let batch = state.batch(batch).map(|index| &state.batches[index].1);
+                    for &task in batch.into_iter().flatten() {
+                        let cell = &state.cells[task as usize];
+                        let since = cell.calls.since();
+                        notes.extend(
+                            since.map(|since| (cell.machine.task_attempt(), since, note.clone())),
+                        );
+                    }
+                }
+            }
+        }
+        state.said = said;
+        std::mem::swap(&mut state.wakes, wakes);
+        notes
+    }
+}
+
+impl Gathered {
+    /// Hands the event to the task's machine.
+    #[inline(always)]
+    fn run(&mut self, task: u32, event: TaskSyncEvent) {
+        let Gathered { cells, outbox, wakes, .. } = self;
+        let SyncCell { machine, calls } = &mut cells[task as usize];
+        machine.handle(event, &mut Shell { task, calls, outbox, wakes });
+    }
+
+    fn batch(&self, batch: u64) -> Option<usize> {
+        self.batches.binary_search_by_key(&batch, |(batch, _)| *batch).ok()
+    }
+
+    /// Gives what is to be sent into the empty `sending`, whose requests are batches from the
+    /// number on that is returned.
+    fn take_outgoing(&mut self, sending: &mut Vec<Outgoing>) -> u64 {
+        let first_batch = self.next_batch;
+        std::mem::swap(sending, &mut self.outbox.items);
+        for item in sending {
+            if let Outgoing::Request { tasks, .. } = item {
+                self.outbox.last_together = tasks.len();
+                self.batches.push_back((self.next_batch, std::mem::take(tasks)));
+                self.next_batch += 1;
+            }
+        }
+        first_batch
+    }
+}
+
+impl Extend<TaskSyncEffect> for Shell<'_> {
+    #[inline(always)]
+    fn extend<I: IntoIterator<Item = TaskSyncEffect>>(&mut self, effects: I) {
+        for effect in effects {
+            match effect {
+                TaskSyncEffect::Arrive(arrival) => self.outbox.arrive(arrival, self.task),
+                TaskSyncEffect::Withdraw(withdraw) => self.outbox.withdraw(withdraw),
+                TaskSyncEffect::Leave(left) => self.outbox.items.push(Outgoing::Left(left)),
+                TaskSyncEffect::Complete { calls, result } => {
+                    self.calls.complete(self.task, &calls, result, self.wakes);
+                }
+            }
+        }
+    }
+}
+
+impl Outbox {
+    fn arrive(&mut self, arrived: SyncArrival, task: u32) {
+        match self.items.last_mut() {
+            Some(Outgoing::Request { request: last, tasks })
+                if (last.epoch, last.method) == (arrived.epoch, arrived.method) =>
+            {
+                last.arrivals.push(arrived.arrival);
+                tasks.push(task);
+            }
+            Some(_) | None => {
+                let mut request = RequestToSync::from(arrived);
+                request.arrivals.reserve(self.last_together);
+                let mut tasks = Vec::with_capacity(self.last_together);
+                tasks.push(task);
+                self.items.push(Outgoing::Request { request, tasks });
+            }
+        }
+    }
+
+    /// An arrival that has not been sent yet is taken back here.
+    fn withdraw(&mut self, withdraw: WithdrawSync) {
+        for item in &mut self.items {
+            if let Outgoing::Request { request, tasks } = item
+                && let Some(index) =
+                    request.arrivals.iter().position(|it| it.partition == withdraw.partition)
+            {
+                request.arrivals.remove(index);
+                tasks.remove(index);
+                self.items.retain(Outgoing::is_worth_sending);
+                return;
+            }
+        }
+        self.items.push(Outgoing::Withdraw(withdraw));
     }
 }

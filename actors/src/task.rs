@@ -2,40 +2,41 @@
 
 mod sync_call;
 
-use crate::sync_gatherer::SyncGatherer;
+use crate::task_group::TaskGroup;
 use bytes::Bytes;
 use phalanx_protocol::{
-    Addresses, CallId, Epoch, ExecutorId, LaunchTask, LaunchTasks, LeaveReason, PartitionId,
-    Release, StageAttemptId, StillWaiting, SyncError, SyncMethod, SyncReply, TaskAttemptId,
-    TaskInfo, TaskOutcome, TaskSync, TaskSyncEffect, TaskSyncEvent,
+    Addresses, Epoch, ExecutorId, LaunchTask, LeaveReason, PartitionId, StageAttemptId, SyncMethod,
+    TaskAttemptId, TaskInfo, TaskOutcome, TaskSyncEvent,
 };
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Waker;
-use std::time::SystemTime;
+use std::task::Wake;
+pub(crate) use sync_call::CallWaker;
 pub use sync_call::SyncCall;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, trace};
+use tracing::error;
 
 /// A running task: who it is, how it syncs, whether it was killed.
 pub struct Task {
-    attempt: StageAttemptId,
-    num_tasks: u32,
-    name: Arc<str>,
-    executor: ExecutorId,
+    group: Arc<TaskGroup>,
+    /// In the group.
+    index: u32,
     launch: LaunchTask,
-    task_infos: Arc<[TaskInfo]>,
-    killed: CancellationToken,
     kill_reason: OnceLock<Cow<'static, str>>,
     /// Whether its code has begun, or never will.
     begun: AtomicBool,
-    completion: Mutex<Completion>,
-    /// `None` in a plain stage.
-    sync: Option<SyncPart>,
+    /// Whether its group's run has been told to poll it, and has not seen that yet.
+    is_woken: AtomicBool,
+    end: Mutex<End>,
+}
+
+/// What is told when the task ends, or shall end.
+struct End {
+    completion: Completion,
+    /// Made for the first who asks.
+    killed: Option<CancellationToken>,
 }
 
 /// How the task ended, or who is to be told then.
@@ -46,76 +47,39 @@ enum Completion {
 
 type CompletionListener = Box<dyn FnOnce(&TaskOutcome) + Send>;
 
-struct SyncPart {
-    gatherer: Arc<SyncGatherer>,
-    cell: Mutex<SyncCell>,
-}
-
-struct SyncCell {
-    machine: TaskSync,
-    calls: Vec<PendingCall>,
-    next_call: u64,
-}
-
-struct PendingCall {
-    id: CallId,
-    /// Only if somebody reads the log.
-    since: Option<(SystemTime, Instant)>,
-    waker: Option<Waker>,
-    result: Option<Result<Release, SyncError>>,
-}
-
-thread_local! {
-    // Empty between uses; kept for their room, so that a sync allocates none. A call that is
-    // dropped while its thread ends may come too late for them.
-    static EFFECTS: Cell<Vec<TaskSyncEffect>> = const { Cell::new(Vec::new()) };
-    static WOKEN: Cell<Vec<Waker>> = const { Cell::new(Vec::new()) };
-}
-
 /// Locks a mutex whose holders do not panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Task {
-    pub(crate) fn new(
-        launch: &LaunchTasks,
-        name: &Arc<str>,
-        task: LaunchTask,
-        executor: ExecutorId,
-        gatherer: Option<Arc<SyncGatherer>>,
-    ) -> Arc<Self> {
-        let LaunchTasks { attempt, num_tasks, ref task_infos, .. } = *launch;
-        let machine = TaskSync::new(attempt, num_tasks, task.partition, task.task_attempt);
-        let cell = Mutex::new(SyncCell { machine, calls: Vec::new(), next_call: 0 });
+    /// The task at `index` of its group.
+    pub(crate) fn new(group: Arc<TaskGroup>, index: u32, launch: LaunchTask) -> Arc<Self> {
+        let completion = Completion::Open(Vec::new());
         Arc::new(Task {
-            attempt,
-            num_tasks,
-            name: name.clone(),
-            executor,
-            launch: task,
-            task_infos: task_infos.clone(),
-            killed: CancellationToken::new(),
+            group,
+            index,
+            launch,
             kill_reason: OnceLock::new(),
             begun: AtomicBool::new(false),
-            completion: Mutex::new(Completion::Open(Vec::new())),
-            sync: gatherer.map(|gatherer| SyncPart { gatherer, cell }),
+            is_woken: AtomicBool::new(false),
+            end: Mutex::new(End { completion, killed: None }),
         })
     }
 
     /// The stage attempt it belongs to.
     pub fn attempt(&self) -> StageAttemptId {
-        self.attempt
+        self.group.attempt
     }
 
     /// The stage's name.
     pub fn stage_name(&self) -> &Arc<str> {
-        &self.name
+        &self.group.name
     }
 
     /// World size.
     pub fn num_tasks(&self) -> u32 {
-        self.num_tasks
+        self.group.num_tasks
     }
 
     /// Its rank.
@@ -130,7 +94,7 @@ impl Task {
 
     /// Where it runs.
     pub fn executor(&self) -> ExecutorId {
-        self.executor
+        self.group.executor
     }
 
     /// Cpus it was given.
@@ -145,17 +109,29 @@ impl Task {
 
     /// Where all tasks of the gang run, by partition; empty in a plain stage.
     pub fn task_infos(&self) -> &[TaskInfo] {
-        &self.task_infos
+        &self.group.task_infos
     }
 
     /// The epoch of its current or next sync; 0 in a plain stage.
     pub fn epoch(&self) -> Epoch {
-        self.sync.as_ref().map_or(Epoch(0), |sync| lock(&sync.cell).machine.epoch())
+        self.group.sync.as_ref().map_or(Epoch(0), |sync| sync.epoch(self.index))
+    }
+
+    /// Whether it was killed, or has ended.
+    pub fn is_killed(&self) -> bool {
+        self.kill_reason.get().is_some()
     }
 
     /// Cancelled when the task is killed, and when it has ended.
-    pub fn killed(&self) -> &CancellationToken {
-        &self.killed
+    pub fn killed(&self) -> CancellationToken {
+        let mut end = lock(&self.end);
+        let token = end.killed.get_or_insert_default().clone();
+        drop(end);
+        // Either this is seen here, or the token there.
+        if self.is_killed() {
+            token.cancel();
+        }
+        token
     }
 
     /// Why it was killed, if it was.
@@ -166,7 +142,7 @@ impl Task {
     /// Has `listener` called with the outcome, once, when the task's code has ended; at once if it
     /// has. A listener's panic is logged and changes nothing.
     pub fn on_completion(&self, listener: impl FnOnce(&TaskOutcome) + Send + 'static) {
-        let outcome = match &mut *lock(&self.completion) {
+        let outcome = match &mut lock(&self.end).completion {
             Completion::Open(listeners) => {
                 listeners.push(Box::new(listener));
                 return;
@@ -188,20 +164,35 @@ impl Task {
 
     /// Asks the task to end: its waits end now, its code sees it when it looks. The first reason
     /// counts.
-    pub(crate) fn kill(self: &Arc<Self>, reason: &str) {
+    pub(crate) fn kill(&self, reason: &str) {
         if self.kill_reason.set(reason.to_owned().into()).is_ok() {
-            self.handle(TaskSyncEvent::Kill { reason: reason.to_owned() });
-            self.killed.cancel();
+            self.sync_event(TaskSyncEvent::Kill { reason: reason.to_owned() });
+            self.cancel();
         }
     }
 
     /// The task has ended: its calls fail, and what waits for a kill need not wait any more.
-    pub(crate) fn ended(self: &Arc<Self>, reason: LeaveReason) {
-        self.handle(TaskSyncEvent::Ended(reason));
-        // Its syncs have ended; what else waits for a kill need not wait any more.
+    pub(crate) fn ended(&self, reason: LeaveReason) {
+        self.sync_event(TaskSyncEvent::Ended(reason));
         if self.kill_reason.set("its task has ended".into()).is_ok() {
-            self.killed.cancel();
+            self.cancel();
         }
+    }
+
+    fn cancel(&self) {
+        let killed = lock(&self.end).killed.clone();
+        if let Some(killed) = killed {
+            killed.cancel();
+        }
+    }
+
+    fn sync_event(&self, event: TaskSyncEvent) {
+        self.group.sync_event(self.index, event);
+    }
+
+    /// Its group's run is about to poll it: who wakes it from now on has to say so again.
+    pub(crate) fn take_wake(&self) {
+        self.is_woken.swap(false, Ordering::AcqRel);
     }
 
     /// Whether the task's code may begin; true for the first who asks.
@@ -212,12 +203,12 @@ impl Task {
     /// Books the outcome and calls the listeners. False if that was done before.
     pub(crate) fn complete(&self, outcome: &TaskOutcome) -> bool {
         let listeners = {
-            let mut completion = lock(&self.completion);
-            match &mut *completion {
+            let mut end = lock(&self.end);
+            match &mut end.completion {
                 Completion::Ended(_) => return false,
                 Completion::Open(listeners) => {
                     let listeners = std::mem::take(listeners);
-                    *completion = Completion::Ended(outcome.clone());
+                    end.completion = Completion::Ended(outcome.clone());
                     listeners
                 }
             }
@@ -232,112 +223,21 @@ impl Task {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| listener(outcome))) {
             // Dropping it might panic again.
             std::mem::forget(panic);
-            error!(attempt = %self.attempt, partition = %self.partition(),
+            error!(attempt = %self.attempt(), partition = %self.partition(),
                 "a completion listener panicked");
-        }
-    }
-
-    pub(crate) fn reply(self: &Arc<Self>, reply: SyncReply) {
-        self.handle(TaskSyncEvent::Reply(reply));
-    }
-
-    /// The line that tells, once in a while, that and for whom the task waits.
-    pub(crate) fn log_waiting(&self, note: &StillWaiting) {
-        let Some(sync) = &self.sync else { return };
-        let since = lock(&sync.cell).calls.first().and_then(|call| call.since);
-        let Some((since, start)) = since else { return };
-        let (waited, missing) = (start.elapsed().as_secs(), &note.missing);
-        let StageAttemptId { stage, attempt } = self.attempt;
-        info!(
-            task_attempt = %self.task_attempt(), %stage, attempt, epoch = %note.epoch,
-            waited_s = waited, %missing,
-            "Task {} from Stage {stage}(Attempt {attempt}) waiting under the global sync since {}, \
-             has been waiting for {waited} seconds, current barrier epoch is {}, \
-             missing partitions: {missing}.",
-            self.task_attempt(), humantime::format_rfc3339_seconds(since), note.epoch,
-        );
-    }
-
-    fn handle(self: &Arc<Self>, event: TaskSyncEvent) {
-        let Some(sync) = &self.sync else { return };
-        let mut woken = WOKEN.try_with(Cell::take).unwrap_or_default();
-        let mut cell = lock(&sync.cell);
-        self.run(event, sync, &mut cell, &mut woken);
-        drop(cell);
-        wake(woken);
-    }
-
-    /// Hands the event to the machine and carries out its effects; adds who is to be woken once
-    /// the lock is gone.
-    fn run(
-        self: &Arc<Self>,
-        event: TaskSyncEvent,
-        sync: &SyncPart,
-        cell: &mut SyncCell,
-        woken: &mut Vec<Waker>,
-    ) {
-        let mut effects = EFFECTS.try_with(Cell::take).unwrap_or_default();
-        cell.machine.handle(event, &mut effects);
-        for effect in effects.drain(..) {
-            match effect {
-                TaskSyncEffect::Arrive(arrival) => sync.gatherer.arrive(arrival, self.clone()),
-                TaskSyncEffect::Withdraw(withdraw) => sync.gatherer.withdraw(withdraw),
-                TaskSyncEffect::Leave(left) => sync.gatherer.leave(left),
-                TaskSyncEffect::Complete { calls, result } => {
-                    let mut left = calls.len();
-                    let mut result = Some(result);
-                    for call in cell.calls.iter_mut().filter(|call| calls.contains(&call.id)) {
-                        left -= 1;
-                        // The last has it, so that one call copies nothing.
-                        call.result = if left == 0 { result.take() } else { result.clone() };
-                        woken.extend(call.waker.take());
-                    }
-                }
-            }
-        }
-        let _ = EFFECTS.try_with(|room| room.set(effects));
-    }
-
-    fn log_entered(&self, epoch: Epoch, caller: &Location<'_>) {
-        let StageAttemptId { stage, attempt } = self.attempt;
-        info!(
-            task_attempt = %self.task_attempt(), %stage, attempt, %epoch,
-            "Task {} from Stage {stage}(Attempt {attempt}) has entered the global sync, \
-             current barrier epoch is {epoch}.",
-            self.task_attempt(),
-        );
-        trace!("Current callSite: {caller}");
-    }
-
-    fn log_left(&self, epoch: Epoch, since: Option<Instant>, error: Option<&SyncError>) {
-        let Some(since) = since else { return };
-        let StageAttemptId { stage, attempt } = self.attempt;
-        let seconds = since.elapsed().as_secs_f64();
-        match error {
-            None => info!(
-                task_attempt = %self.task_attempt(), %stage, attempt, %epoch, waited_s = seconds,
-                "Task {} from Stage {stage}(Attempt {attempt}) finished global sync successfully, \
-                 waited for {seconds:.3} seconds, current barrier epoch is {epoch}.",
-                self.task_attempt(),
-            ),
-            Some(error) => info!(
-                task_attempt = %self.task_attempt(), %stage, attempt, %epoch, waited_s = seconds,
-                "Task {} from Stage {stage}(Attempt {attempt}) failed to perform global sync, \
-                 waited for {seconds:.3} seconds, current barrier epoch is {epoch}: {error}.",
-                self.task_attempt(),
-            ),
         }
     }
 }
 
-/// Wakes callers; one whose waker panics must not keep the others from it.
-fn wake(mut wakers: Vec<Waker>) {
-    for waker in wakers.drain(..) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-            // Dropping it might panic again.
-            std::mem::forget(panic);
-            error!("a waker of a waiting call panicked");
+/// Has its group's run poll it.
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_woken.swap(true, Ordering::AcqRel) {
+            self.group.wake_task(self.index);
         }
     }
-    let _ = WOKEN.try_with(|room| room.set(wakers));
 }

@@ -145,7 +145,7 @@ impl TaskSchedulerActor {
                 let (key, notify) = (TimerKey::Scheduler(key), ctx.address().recipient());
                 self.timer.do_send(TimerRequest::Set { key, after, notify });
             }
-            SchedulerEffect::Emit(event) => self.events.emit(now, event),
+            SchedulerEffect::Emit(event) => self.events.emit(|| now, event),
             SchedulerEffect::Drained => {
                 for waiting in self.drained.drain(..) {
                     // Who asked may have given up.

@@ -27,6 +27,7 @@ mod context_barrier_state;
 mod ids;
 mod messages;
 mod partition_ranges;
+mod release;
 mod resources;
 mod runtime_event;
 mod stage_failure;
@@ -42,11 +43,12 @@ pub use ids::{
     Epoch, ExecutorId, Incarnation, PartitionId, ReplyToken, StageAttemptId, StageId, TaskAttemptId,
 };
 pub use messages::{
-    Arrival, CloseReason, KillTask, LaunchTask, LaunchTasks, LeaveReason, OpenBarrier, Release,
+    Arrival, CloseReason, KillTask, LaunchTask, LaunchTasks, LeaveReason, OpenBarrier,
     RequestToSync, StageCompleted, StillWaiting, SyncArrival, SyncMethod, SyncReply, TaskInfo,
     TaskLeft, TaskOutcome, TaskReport, WithdrawSync,
 };
 pub use partition_ranges::PartitionRanges;
+pub use release::{Messages, Release};
 pub use resources::{Addresses, ExecutorResources, InvalidAmount, ResourceAmount, TaskResources};
 pub use runtime_event::RuntimeEvent;
 pub use stage_failure::{FailureCause, StageFailure, TaskFailure, TaskOrigin};

@@ -1,8 +1,8 @@
 //! What the actors say to one another: plain data, fit for a wire.
 
 use crate::{
-    Addresses, Epoch, ExecutorId, Incarnation, PartitionId, PartitionRanges, StageAttemptId,
-    SyncError, TaskAttemptId, TaskFailure,
+    Addresses, Epoch, ExecutorId, Incarnation, PartitionId, PartitionRanges, Release,
+    StageAttemptId, SyncError, TaskAttemptId, TaskFailure,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -99,15 +99,6 @@ pub struct SyncReply {
     pub epoch: Epoch,
     /// The release, or why there is none.
     pub result: Result<Release, SyncError>,
-}
-
-/// All tasks of a gang have arrived.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Release {
-    /// The call all of them made.
-    pub method: SyncMethod,
-    /// Their messages by partition; empty for [`SyncMethod::Barrier`]. Shared, not copied.
-    pub messages: Arc<[Bytes]>,
 }
 
 /// To those who wait in a round for a while: who is missing. Not an answer.

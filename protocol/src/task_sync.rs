@@ -126,6 +126,11 @@ impl TaskSync {
         TaskSync { attempt, num_tasks, partition, task_attempt, epoch, state, ended: None }
     }
 
+    /// The task's attempt id.
+    pub fn task_attempt(&self) -> TaskAttemptId {
+        self.task_attempt
+    }
+
     /// The epoch of the task's current or next sync.
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -137,7 +142,11 @@ impl TaskSync {
     }
 
     /// Takes one event and appends what is to be done.
-    pub fn handle(&mut self, event: TaskSyncEvent, effects: &mut Vec<TaskSyncEffect>) {
+    ///
+    /// To whatever takes effects: every task does this in every round, so its shell carries them
+    /// out as they come instead of from a `Vec`.
+    #[inline(always)]
+    pub fn handle(&mut self, event: TaskSyncEvent, effects: &mut impl Extend<TaskSyncEffect>) {
         match event {
             TaskSyncEvent::Call { call, method, message } => {
                 self.call(call, Call { method, message }, effects);
@@ -164,28 +173,30 @@ impl TaskSync {
         }
     }
 
-    fn call(&mut self, id: CallId, call: Call, effects: &mut Vec<TaskSyncEffect>) {
-        let refuse = |error| TaskSyncEffect::Complete { calls: smallvec![id], result: Err(error) };
+    #[inline(always)]
+    fn call(&mut self, id: CallId, call: Call, effects: &mut impl Extend<TaskSyncEffect>) {
+        let refuse =
+            |error| [TaskSyncEffect::Complete { calls: smallvec![id], result: Err(error) }];
         if let Some(error) = &self.ended {
-            effects.push(refuse(error.clone()));
+            effects.extend(refuse(error.clone()));
             return;
         }
         let (attempt, partition, epoch) = (self.attempt, self.partition, self.epoch);
         match &mut self.state {
             State::Idle | State::Withdrawn | State::Answered { .. } => {
-                effects.push(TaskSyncEffect::Arrive(self.arrival(&call)));
+                effects.extend([TaskSyncEffect::Arrive(self.arrival(&call))]);
                 self.state = State::Waiting { call, callers: smallvec![id] };
             }
             State::Waiting { call: waiting, callers } if *waiting == call => callers.push(id),
             State::Waiting { call: waiting, .. } if waiting.method == call.method => {
                 let error = SyncError::ConflictingMessage { attempt, partition, epoch };
-                effects.push(refuse(error));
+                effects.extend(refuse(error));
             }
             State::Waiting { call: waiting, .. } => {
                 let (waiting, called) = (waiting.method, call.method);
                 let error =
                     SyncError::ConcurrentCall { attempt, partition, epoch, waiting, called };
-                effects.push(refuse(error));
+                effects.extend(refuse(error));
             }
             State::Unclaimed { release } => {
                 let release = release.clone();
@@ -195,18 +206,18 @@ impl TaskSync {
         }
     }
 
-    fn dropped(&mut self, call: CallId, effects: &mut Vec<TaskSyncEffect>) {
+    fn dropped(&mut self, call: CallId, effects: &mut impl Extend<TaskSyncEffect>) {
         match &mut self.state {
             State::Waiting { callers, .. } => {
                 callers.retain(|caller| *caller != call);
                 if callers.is_empty() {
                     self.state = State::Withdrawn;
-                    effects.push(TaskSyncEffect::Withdraw(WithdrawSync {
+                    effects.extend([TaskSyncEffect::Withdraw(WithdrawSync {
                         attempt: self.attempt,
                         epoch: self.epoch,
                         partition: self.partition,
                         task_attempt: self.task_attempt,
-                    }));
+                    })]);
                 }
             }
             State::Answered { release, callers } => {
@@ -220,63 +231,78 @@ impl TaskSync {
         }
     }
 
-    fn reply(&mut self, reply: SyncReply, effects: &mut Vec<TaskSyncEffect>) {
+    #[inline(always)]
+    fn reply(&mut self, reply: SyncReply, effects: &mut impl Extend<TaskSyncEffect>) {
         if reply.attempt != self.attempt || reply.epoch != self.epoch {
             return;
         }
-        match (&self.state, reply.result) {
-            (State::Waiting { .. }, Ok(release)) => self.released(release, effects),
-            (State::Withdrawn, Ok(release)) => self.state = State::Unclaimed { release },
-            // A belated copy of a request was counted, and the call since was refused.
-            (State::Idle, Ok(release)) if self.ended.is_none() => {
-                self.state = State::Unclaimed { release };
-            }
+        match reply.result {
+            Ok(release) => match &self.state {
+                State::Waiting { .. } => self.released(release, effects),
+                State::Withdrawn => self.state = State::Unclaimed { release },
+                // A belated copy of a request was counted, and the call since was refused.
+                State::Idle if self.ended.is_none() => self.state = State::Unclaimed { release },
+                State::Idle | State::Answered { .. } | State::Unclaimed { .. } => {}
+            },
             // The answer to a request that was withdrawn; the call made since has its own.
-            (_, Err(SyncError::Withdrawn { .. })) => {}
-            (State::Waiting { .. }, Err(error)) => self.complete(Err(error), effects),
-            (State::Withdrawn, Err(_)) => self.state = State::Idle,
-            (State::Idle | State::Answered { .. } | State::Unclaimed { .. }, _) => {}
+            Err(SyncError::Withdrawn { .. }) => {}
+            Err(error) => match &self.state {
+                State::Waiting { .. } => self.fail(error, effects),
+                State::Withdrawn => self.state = State::Idle,
+                State::Idle | State::Answered { .. } | State::Unclaimed { .. } => {}
+            },
         }
     }
 
     /// The gang passed this epoch. The call that was counted may be one that was dropped before.
-    fn released(&mut self, release: Release, effects: &mut Vec<TaskSyncEffect>) {
-        let State::Waiting { call, callers } = &self.state else { return };
+    #[inline(always)]
+    fn released(&mut self, release: Release, effects: &mut impl Extend<TaskSyncEffect>) {
+        let State::Waiting { call, callers } = std::mem::replace(&mut self.state, State::Idle)
+        else {
+            return;
+        };
         let counted = release.messages.get(self.partition.0 as usize);
         let same = release.method == call.method
             && counted.is_none_or(|message| is_same(message, &call.message));
-        if same {
-            let answered = State::Answered { release: release.clone(), callers: callers.clone() };
-            self.complete(Ok(release), effects);
-            self.state = answered;
+        let calls = Calls::from_slice(&callers);
+        let result = if same {
+            self.state = State::Answered { release: release.clone(), callers };
+            Ok(release)
         } else {
             let (attempt, partition, epoch) = (self.attempt, self.partition, self.epoch);
-            self.complete(Err(SyncError::AbandonedCall { attempt, partition, epoch }), effects);
-        }
+            Err(SyncError::AbandonedCall { attempt, partition, epoch })
+        };
         self.epoch = Epoch(self.epoch.0 + 1);
+        effects.extend([TaskSyncEffect::Complete { calls, result }]);
     }
 
-    fn complete(&mut self, result: Result<Release, SyncError>, effects: &mut Vec<TaskSyncEffect>) {
+    /// Those who call, if any, have an error.
+    fn fail(&mut self, error: SyncError, effects: &mut impl Extend<TaskSyncEffect>) {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Waiting { callers: calls, .. } => {
-                effects.push(TaskSyncEffect::Complete { calls, result });
+                effects.extend([TaskSyncEffect::Complete { calls, result: Err(error) }]);
             }
             State::Idle | State::Withdrawn | State::Answered { .. } | State::Unclaimed { .. } => {}
         }
     }
 
-    fn end(&mut self, error: SyncError, reason: LeaveReason, effects: &mut Vec<TaskSyncEffect>) {
+    fn end(
+        &mut self,
+        error: SyncError,
+        reason: LeaveReason,
+        effects: &mut impl Extend<TaskSyncEffect>,
+    ) {
         if self.ended.is_some() {
             return;
         }
         self.ended = Some(error.clone());
-        self.complete(Err(error), effects);
-        effects.push(TaskSyncEffect::Leave(TaskLeft {
+        self.fail(error, effects);
+        effects.extend([TaskSyncEffect::Leave(TaskLeft {
             attempt: self.attempt,
             partition: self.partition,
             task_attempt: self.task_attempt,
             reason,
-        }));
+        })]);
     }
 
     fn arrival(&self, call: &Call) -> SyncArrival {

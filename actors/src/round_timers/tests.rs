@@ -56,7 +56,7 @@ const LONG: Duration = Duration::from_secs(1_000);
 
 fn a_thousand_rounds(timers: &mut RoundTimers) {
     for epoch in 0..1_000 {
-        timers.set(key(epoch), LONG);
+        timers.set(key(epoch), Instant::now(), LONG);
         timers.settle();
         timers.cancel(key(epoch));
         timers.settle();
@@ -82,8 +82,8 @@ fn a_clock_cranked_by_hand_is_asked_for_all() {
 #[test]
 fn nothing_is_left_with_the_timer_at_the_end() {
     let all = asked(true, |timers| {
-        timers.set(key(0), 1_000 * LONG);
-        timers.set(key(1), LONG);
+        timers.set(key(0), Instant::now(), 1_000 * LONG);
+        timers.set(key(1), Instant::now(), LONG);
         timers.settle();
         timers.cancel(key(0));
         timers.cancel(key(1));
@@ -96,7 +96,7 @@ fn nothing_is_left_with_the_timer_at_the_end() {
 fn what_comes_sooner_takes_the_place_of_what_was_asked_for() {
     let all = asked(true, |timers| {
         for (epoch, after) in [(0, LONG), (1, LONG / 2), (2, LONG)] {
-            timers.set(key(epoch), after);
+            timers.set(key(epoch), Instant::now(), after);
             timers.settle();
         }
         timers.end();
@@ -107,10 +107,10 @@ fn what_comes_sooner_takes_the_place_of_what_was_asked_for() {
 #[test]
 fn a_wake_up_for_a_former_round_asks_for_the_next_of_this_one() {
     let all = asked(true, |timers| {
-        timers.set(key(0), Duration::ZERO);
+        timers.set(key(0), Instant::now(), Duration::ZERO);
         timers.settle();
         timers.cancel(key(0));
-        timers.set(key(1), LONG);
+        timers.set(key(1), Instant::now(), LONG);
         timers.settle();
         assert_eq!(timers.fired(key(0)), [], "it was cancelled");
     });
@@ -120,9 +120,9 @@ fn a_wake_up_for_a_former_round_asks_for_the_next_of_this_one() {
 #[test]
 fn what_is_due_has_fired_whatever_the_wake_up_was_for() {
     let all = asked(true, |timers| {
-        timers.set(key(0), Duration::ZERO);
-        timers.set(key(1), Duration::ZERO);
-        timers.set(key(2), LONG);
+        timers.set(key(0), Instant::now(), Duration::ZERO);
+        timers.set(key(1), Instant::now(), Duration::ZERO);
+        timers.set(key(2), Instant::now(), LONG);
         timers.settle();
         assert_eq!(timers.fired(key(0)), [key(0), key(1)]);
         assert_eq!(timers.fired(key(0)), []);

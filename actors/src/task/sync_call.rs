@@ -1,15 +1,17 @@
 //! One call of a task to its gang's sync, as a future.
 
-use super::{PendingCall, Task, WOKEN, lock, wake};
+use super::Task;
+use crate::sync_cell::Since;
+use crate::sync_gatherer::{CallStep, Polled, SyncGatherer};
 use bytes::Bytes;
-use phalanx_protocol::{CallId, Release, SyncError, SyncMethod, TaskSyncEvent};
-use std::cell::Cell;
+use phalanx_protocol::{CallId, Epoch, Release, StageAttemptId, SyncError, SyncMethod};
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 use tokio::time::Instant;
+use tracing::{Level, enabled, info, trace};
 
 /// A call of `barrier()` and its like under way. Dropping it half-way withdraws the arrival: the
 /// gang is not released without this task, which may make the same call again.
@@ -17,12 +19,22 @@ use tokio::time::Instant;
 pub struct SyncCall {
     task: Arc<Task>,
     state: CallState,
+    /// When it began, if somebody reads the log.
+    since: Option<Box<Since>>,
 }
 
 enum CallState {
     New { method: SyncMethod, message: Bytes, caller: &'static Location<'static> },
     Waiting(CallId),
     Done,
+}
+
+/// How a waiting call goes on.
+pub(crate) enum CallWaker {
+    /// The group polls the task again: the task itself waits, and nothing in between.
+    Group,
+    /// This is woken.
+    Other(Waker),
 }
 
 impl SyncCall {
@@ -32,7 +44,7 @@ impl SyncCall {
         message: Bytes,
         caller: &'static Location<'static>,
     ) -> Self {
-        SyncCall { task, state: CallState::New { method, message, caller } }
+        SyncCall { task, state: CallState::New { method, message, caller }, since: None }
     }
 }
 
@@ -40,67 +52,93 @@ impl Future for SyncCall {
     type Output = Result<Release, SyncError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let SyncCall { task, state } = &mut *self;
-        let Some(sync) = &task.sync else {
-            return Poll::Ready(Err(SyncError::NotABarrierStage { attempt: task.attempt }));
+        let SyncCall { task, state, since } = &mut *self;
+        let Some(sync) = &task.group.sync else {
+            return Poll::Ready(Err(SyncError::NotABarrierStage { attempt: task.attempt() }));
         };
-        // A waker is the caller's code: it is cloned and dropped outside of the lock.
-        let mut waker = Some(cx.waker().clone());
-        let mut woken = WOKEN.try_with(Cell::take).unwrap_or_default();
-        let mut cell = lock(&sync.cell);
-        let id = match std::mem::replace(state, CallState::Done) {
+        let step = match std::mem::replace(state, CallState::Done) {
             CallState::New { method, message, caller } => {
-                task.log_entered(cell.machine.epoch(), caller);
-                let id = CallId(cell.next_call);
-                cell.next_call += 1;
-                let is_read = tracing::enabled!(tracing::Level::INFO);
-                let since = is_read.then(|| (SystemTime::now(), Instant::now()));
-                if cell.calls.is_empty() {
-                    // Usually there is but one: room for more would be most of a task's memory.
-                    cell.calls.reserve_exact(1);
-                }
-                cell.calls.push(PendingCall { id, since, waker: None, result: None });
-                let call = TaskSyncEvent::Call { call: id, method, message };
-                task.run(call, sync, &mut cell, &mut woken);
-                id
+                *since = task.log_entered(sync, caller);
+                CallStep::New { method, message }
             }
-            CallState::Waiting(id) => id,
+            CallState::Waiting(call) => CallStep::Waiting(call),
             CallState::Done => panic!("a sync was polled after its end"),
         };
-        let index = cell.calls.iter().position(|call| call.id == id);
-        let index = index.expect("a call is listed until it has its result or is dropped");
-        let result = match cell.calls[index].result.take() {
-            Some(result) => {
-                let call = cell.calls.swap_remove(index);
-                task.run(TaskSyncEvent::Taken(id), sync, &mut cell, &mut woken);
-                let (since, error) = (call.since.map(|(_, start)| start), result.as_ref().err());
-                task.log_left(cell.machine.epoch(), since, error);
-                Poll::Ready(result)
-            }
-            None => {
-                std::mem::swap(&mut cell.calls[index].waker, &mut waker);
-                *state = CallState::Waiting(id);
+        let waker = CallWaker::of(task, cx.waker());
+        match sync.poll(task.index, step, waker, since.as_deref()) {
+            Polled::Waits { call, is_something_to_send } => {
+                *state = CallState::Waiting(call);
+                if is_something_to_send {
+                    task.group.send();
+                }
                 Poll::Pending
             }
-        };
-        drop(cell);
-        drop(waker);
-        wake(woken);
-        result
+            Polled::Answered { answer, epoch } => {
+                let result = answer.map_err(|error| *error);
+                if let Some(since) = since {
+                    task.log_left(epoch, since.1, result.as_ref().err());
+                }
+                Poll::Ready(result)
+            }
+        }
     }
 }
 
 impl Drop for SyncCall {
     fn drop(&mut self) {
         let CallState::Waiting(id) = self.state else { return };
-        if let Some(sync) = &self.task.sync {
-            let dropped = {
-                let mut cell = lock(&sync.cell);
-                let index = cell.calls.iter().position(|call| call.id == id);
-                index.map(|index| cell.calls.swap_remove(index))
-            };
-            self.task.handle(TaskSyncEvent::Dropped(id));
-            drop(dropped);
+        if let Some(sync) = &self.task.group.sync
+            && sync.drop_call(self.task.index, id)
+        {
+            self.task.group.send();
+        }
+    }
+}
+
+impl CallWaker {
+    /// A waker that is the task's own has its address.
+    fn of(task: &Arc<Task>, waker: &Waker) -> Self {
+        if task.group.is_polled() && waker.data() == Arc::as_ptr(task).cast() {
+            CallWaker::Group
+        } else {
+            CallWaker::Other(waker.clone())
+        }
+    }
+}
+
+impl Task {
+    /// When the call began, if anybody reads the log.
+    fn log_entered(&self, sync: &SyncGatherer, caller: &Location<'_>) -> Option<Box<Since>> {
+        if !enabled!(Level::INFO) {
+            return None;
+        }
+        let (epoch, StageAttemptId { stage, attempt }) = (sync.epoch(self.index), self.attempt());
+        info!(
+            task_attempt = %self.task_attempt(), %stage, attempt, %epoch,
+            "Task {} from Stage {stage}(Attempt {attempt}) has entered the global sync, \
+             current barrier epoch is {epoch}.",
+            self.task_attempt(),
+        );
+        trace!("Current callSite: {caller}");
+        Some(Box::new((SystemTime::now(), Instant::now())))
+    }
+
+    fn log_left(&self, epoch: Epoch, since: Instant, error: Option<&SyncError>) {
+        let StageAttemptId { stage, attempt } = self.attempt();
+        let seconds = since.elapsed().as_secs_f64();
+        match error {
+            None => info!(
+                task_attempt = %self.task_attempt(), %stage, attempt, %epoch, waited_s = seconds,
+                "Task {} from Stage {stage}(Attempt {attempt}) finished global sync successfully, \
+                 waited for {seconds:.3} seconds, current barrier epoch is {epoch}.",
+                self.task_attempt(),
+            ),
+            Some(error) => info!(
+                task_attempt = %self.task_attempt(), %stage, attempt, %epoch, waited_s = seconds,
+                "Task {} from Stage {stage}(Attempt {attempt}) failed to perform global sync, \
+                 waited for {seconds:.3} seconds, current barrier epoch is {epoch}: {error}.",
+                self.task_attempt(),
+            ),
         }
     }
 }

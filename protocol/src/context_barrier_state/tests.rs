@@ -179,7 +179,8 @@ fn released(
     method: SyncMethod,
     messages: &[&'static str],
 ) -> Vec<BarrierEffect> {
-    let messages = messages.iter().map(|message| Bytes::from_static(message.as_bytes())).collect();
+    let bytes = |message: &&'static str| Bytes::from_static(message.as_bytes());
+    let messages = messages.iter().map(bytes).collect::<Vec<_>>().into();
     let mut effects = ended(tokens, at, Ok(Release { method, messages }));
     let (attempt, epoch) = (ATTEMPT, Epoch(at.epoch));
     let event = RuntimeEvent::RoundReleased { attempt, epoch, method };

@@ -55,7 +55,8 @@ fn reply(epoch: u64, result: Result<Release, SyncError>) -> TaskSyncEvent {
 }
 
 fn release(method: SyncMethod, messages: &[&'static str]) -> Release {
-    let messages = messages.iter().map(|message| Bytes::from_static(message.as_bytes())).collect();
+    let bytes = |message: &&'static str| Bytes::from_static(message.as_bytes());
+    let messages = messages.iter().map(bytes).collect::<Vec<_>>().into();
     Release { method, messages }
 }
 

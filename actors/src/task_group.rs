@@ -1,0 +1,182 @@
+//! The tasks of one stage attempt that belong together on one thread.
+
+use crate::shared_barrier::SharedBarrier;
+use crate::sync_cell::Wakes;
+use crate::sync_gatherer::SyncGatherer;
+use crate::task::lock;
+use futures_util::task::AtomicWaker;
+use phalanx_protocol::{
+    ExecutorId, LaunchTask, LaunchTasks, StageAttemptId, StillWaiting, TaskInfo, TaskSync,
+    TaskSyncEvent,
+};
+use std::cell::Cell;
+use std::sync::{Arc, Mutex};
+use tracing::info;
+
+/// What the tasks of a stage attempt on one thread share: async tasks are polled together by a
+/// [`GroupRun`](crate::group_run::GroupRun), a blocking task is alone on its thread.
+pub(crate) struct TaskGroup {
+    pub(crate) attempt: StageAttemptId,
+    pub(crate) num_tasks: u32,
+    pub(crate) task_infos: Arc<[TaskInfo]>,
+    pub(crate) name: Arc<str>,
+    pub(crate) executor: ExecutorId,
+    /// `None` for a blocking task.
+    alarm: Option<Alarm>,
+    /// `None` in a plain stage.
+    pub(crate) sync: Option<SyncGatherer>,
+}
+
+/// How the group's run learns that there is something to do.
+#[derive(Default)]
+struct Alarm {
+    /// Tasks to be polled, by index.
+    woken: Mutex<Vec<u32>>,
+    run: AtomicWaker,
+}
+
+thread_local! {
+    /// The address of the group that this thread polls now.
+    static CURRENT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// This thread polls a group's tasks until it is dropped.
+pub(crate) struct Polling(());
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        CURRENT.set(0);
+    }
+}
+
+impl TaskGroup {
+    /// `tasks`: those of the launch that are in it. `polled`: by a `GroupRun`; else there is one,
+    /// which blocks its thread.
+    pub(crate) fn new(
+        launch: &LaunchTasks,
+        name: &Arc<str>,
+        executor: ExecutorId,
+        tasks: &[LaunchTask],
+        polled: bool,
+        barrier: Option<Arc<SharedBarrier>>,
+    ) -> Arc<Self> {
+        let LaunchTasks { attempt, num_tasks, ref task_infos, .. } = *launch;
+        let machine = |task: &LaunchTask| {
+            TaskSync::new(attempt, num_tasks, task.partition, task.task_attempt)
+        };
+        let sync = barrier.map(|barrier| SyncGatherer::new(barrier, tasks.iter().map(machine)));
+        Arc::new(TaskGroup {
+            attempt,
+            num_tasks,
+            task_infos: task_infos.clone(),
+            name: name.clone(),
+            executor,
+            alarm: polled.then(Alarm::default),
+            sync,
+        })
+    }
+
+    /// Whether a `GroupRun` polls its tasks.
+    pub(crate) fn is_polled(&self) -> bool {
+        self.alarm.is_some()
+    }
+
+    /// This thread polls its tasks: what they do is looked after when that is over.
+    pub(crate) fn polling(self: &Arc<Self>, run: &std::task::Waker) -> Polling {
+        if let Some(alarm) = &self.alarm {
+            alarm.run.register(run);
+        }
+        CURRENT.set(Arc::as_ptr(self).addr());
+        Polling(())
+    }
+
+    fn is_being_polled_here(self: &Arc<Self>) -> bool {
+        CURRENT.try_with(Cell::get) == Ok(Arc::as_ptr(self).addr())
+    }
+
+    /// Has a task polled.
+    pub(crate) fn wake_task(self: &Arc<Self>, task: u32) {
+        if let Some(alarm) = &self.alarm {
+            lock(&alarm.woken).push(task);
+            self.wake_run();
+        }
+    }
+
+    /// The tasks that have been woken.
+    pub(crate) fn take_woken(&self) -> Vec<u32> {
+        self.alarm
+            .as_ref()
+            .map(|alarm| std::mem::take(&mut *lock(&alarm.woken)))
+            .unwrap_or_default()
+    }
+
+    fn wake_run(self: &Arc<Self>) {
+        if let Some(alarm) = &self.alarm
+            && !self.is_being_polled_here()
+        {
+            alarm.run.wake();
+        }
+    }
+
+    /// The barrier has answered: the group's run looks; a blocking task is told on the spot.
+    pub(crate) fn notify(self: &Arc<Self>) {
+        if self.is_polled() {
+            self.wake_run();
+        } else {
+            let mut wakes = Wakes::default();
+            self.deliver(&mut wakes);
+            self.settle(wakes, false);
+        }
+    }
+
+    /// Something happens to one of its tasks.
+    pub(crate) fn sync_event(self: &Arc<Self>, task: u32, event: TaskSyncEvent) {
+        let Some(sync) = &self.sync else { return };
+        let (wakes, is_something_to_send) = sync.handle(task, event);
+        self.settle(wakes, is_something_to_send);
+    }
+
+    /// What has to happen after an event, once no lock is held.
+    pub(crate) fn settle(self: &Arc<Self>, mut wakes: Wakes, is_something_to_send: bool) {
+        if !wakes.is_empty() {
+            wakes.wake_others();
+            for task in wakes.tasks {
+                self.wake_task(task);
+            }
+        }
+        if is_something_to_send {
+            self.send();
+        }
+    }
+
+    /// Has what its tasks have to say sent: by the group's run, or on the spot.
+    pub(crate) fn send(self: &Arc<Self>) {
+        if self.is_polled() {
+            self.wake_run();
+        } else {
+            self.flush();
+        }
+    }
+
+    /// Sends what its tasks have to say to their barrier; true if there was something.
+    pub(crate) fn flush(self: &Arc<Self>) -> bool {
+        self.sync.as_ref().is_some_and(|sync| sync.flush(self))
+    }
+
+    /// Gives the barrier's answers to the tasks; who is to be woken then is added.
+    pub(crate) fn deliver(&self, wakes: &mut Wakes) {
+        let Some(sync) = &self.sync else { return };
+        let StageAttemptId { stage, attempt } = self.attempt;
+        for (task_attempt, (since, start), note) in sync.deliver(wakes) {
+            let StillWaiting { epoch, missing, .. } = note;
+            let waited = start.elapsed().as_secs();
+            info!(
+                %task_attempt, %stage, attempt, %epoch, waited_s = waited, %missing,
+                "Task {task_attempt} from Stage {stage}(Attempt {attempt}) waiting under the \
+                 global sync since {}, has been waiting for {waited} seconds, current barrier \
+                 epoch is {epoch}, missing partitions: {missing}.",
+                humantime::format_rfc3339_seconds(since),
+            );
+        }
+    }
+}
