@@ -1,7 +1,9 @@
 //! Polls the async tasks of one group.
 
+use crate::patience::Patience;
 use crate::run_task::{AsyncCode, Listed, TaskOutput, span_of};
 use crate::sync_cell::Wakes;
+use crate::sync_gatherer::SyncGatherer;
 use crate::task_group::TaskGroup;
 use futures_util::future::LocalBoxFuture;
 use std::any::Any;
@@ -32,6 +34,7 @@ pub(crate) struct GroupRun {
     sweep: Vec<u32>,
     /// How many of the sweep have been polled.
     polled: usize,
+    patience: Patience,
 }
 
 struct Running {
@@ -52,7 +55,7 @@ impl GroupRun {
         };
         let (left, sweep) = (tasks.len(), (0..).take(tasks.len()).collect());
         let tasks = tasks.into_iter().map(running).collect();
-        GroupRun { group, code, tasks, left, sweep, polled: 0 }
+        GroupRun { group, code, tasks, left, sweep, polled: 0, patience: Patience::new() }
     }
 
     /// The next to be polled.
@@ -71,7 +74,8 @@ impl GroupRun {
         self.sweep.clear();
         let mut wakes = Wakes::of_tasks(std::mem::take(&mut self.sweep));
         loop {
-            let has_sent = self.group.flush();
+            self.group.unring();
+            self.group.flush();
             self.group.deliver(&mut wakes);
             wakes.wake_others();
             let woken = self.group.take_woken();
@@ -81,11 +85,20 @@ impl GroupRun {
                 }
             }
             wakes.tasks.extend(woken);
-            if !wakes.tasks.is_empty() || !has_sent {
+            if !wakes.tasks.is_empty() || !self.group.is_rung() {
                 break;
             }
         }
         self.sweep = wakes.tasks;
+    }
+
+    /// Waits a moment for the other threads' shares of the gang; true if they have come.
+    fn look_out(&mut self) -> bool {
+        let TaskGroup { num_tasks, ref sync, .. } = *self.group;
+        let others_run_elsewhere = (self.tasks.len() as u64) < u64::from(num_tasks);
+        others_run_elsewhere
+            && sync.as_ref().is_some_and(SyncGatherer::waits)
+            && self.patience.wait_until(|| self.group.is_rung())
     }
 
     fn poll_task(&mut self, index: u32) {
@@ -142,7 +155,7 @@ impl Future for GroupRun {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let _polling = this.group.polling(cx.waker());
+        this.group.awake(cx.waker());
         for _ in 0..POLLS_MAX {
             // They share what tokio allows in one poll: nobody is polled who could not do a thing.
             if !coop::has_budget_remaining() {
@@ -151,7 +164,9 @@ impl Future for GroupRun {
             match this.next() {
                 Some(task) => this.poll_task(task),
                 None if this.left == 0 => return Poll::Ready(()),
-                None => return Poll::Pending,
+                None if this.look_out() => {}
+                None if this.group.may_rest() => return Poll::Pending,
+                None => {}
             }
         }
         cx.waker().wake_by_ref();

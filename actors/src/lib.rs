@@ -26,6 +26,7 @@ mod event_bus;
 mod executor_actor;
 mod group_run;
 mod messages;
+mod patience;
 mod round_timers;
 mod run_task;
 mod shared_barrier;

@@ -2,7 +2,6 @@
 
 use crate::task::CallWaker;
 use phalanx_protocol::{CallId, Release, SyncError, TaskSync};
-use smallvec::SmallVec;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 use std::time::SystemTime;
@@ -21,8 +20,9 @@ pub(crate) struct SyncCell {
 /// The calls of a task's code that have not ended.
 #[derive(Default)]
 pub(crate) struct PendingCalls {
-    /// Usually one.
-    list: SmallVec<[PendingCall; 1]>,
+    /// Usually there is but one, in its place without moving.
+    one: Option<PendingCall>,
+    more: Vec<PendingCall>,
     next: u64,
 }
 
@@ -62,8 +62,24 @@ impl PendingCalls {
         let id = CallId(self.next);
         self.next += 1;
         let since = since.copied().map(Box::new);
-        self.list.push(PendingCall { id, since, state: CallState::New });
+        if self.one.is_none() {
+            self.one = Some(PendingCall { id, since, state: CallState::New });
+        } else {
+            self.more.push(PendingCall { id, since, state: CallState::New });
+        }
         id
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut PendingCall> {
+        self.one.iter_mut().chain(&mut self.more)
+    }
+
+    fn take(&mut self, id: CallId) -> Option<PendingCall> {
+        let one = self.one.take_if(|call| call.id == id);
+        one.or_else(|| {
+            let index = self.more.iter().position(|call| call.id == id)?;
+            Some(self.more.swap_remove(index))
+        })
     }
 
     /// These calls, of the task of this index, have been answered.
@@ -76,7 +92,7 @@ impl PendingCalls {
         wakes: &mut Wakes,
     ) {
         let answer = result.map_err(Box::new);
-        for call in self.list.iter_mut().filter(|call| calls.contains(&call.id)) {
+        for call in self.iter_mut().filter(|call| calls.contains(&call.id)) {
             let answered = CallState::Answered(answer.clone());
             match std::mem::replace(&mut call.state, answered) {
                 CallState::Waiting(CallWaker::Group) => wakes.tasks.push(task),
@@ -90,10 +106,10 @@ impl PendingCalls {
     /// to be dropped outside of the lock, takes the place of the new one.
     #[inline]
     pub(crate) fn take_or_wait(&mut self, id: CallId, waker: &mut CallWaker) -> Option<Answer> {
-        let index = self.list.iter().position(|call| call.id == id);
-        let index = index.expect("a call is listed until it has its answer or is dropped");
-        match &mut self.list[index].state {
-            CallState::Answered(_) => {}
+        let call = self.iter_mut().find(|call| call.id == id);
+        let call = call.expect("a call is listed until it has its answer or is dropped");
+        let answer = match &mut call.state {
+            CallState::Answered(answer) => answer.clone(),
             CallState::Waiting(former) => {
                 std::mem::swap(former, waker);
                 return None;
@@ -102,25 +118,23 @@ impl PendingCalls {
                 *state = CallState::Waiting(std::mem::replace(waker, CallWaker::Group));
                 return None;
             }
-        }
-        match self.list.swap_remove(index).state {
-            CallState::Answered(answer) => Some(answer),
-            CallState::New | CallState::Waiting(_) => None,
-        }
+        };
+        self.take(id);
+        Some(answer)
     }
 
     /// A call was dropped by its caller. Leaves its waker, to be dropped outside of the lock.
     pub(crate) fn remove(&mut self, id: CallId) -> Option<CallWaker> {
-        let index = self.list.iter().position(|call| call.id == id)?;
-        match self.list.swap_remove(index).state {
+        match self.take(id)?.state {
             CallState::Waiting(waker) => Some(waker),
             CallState::New | CallState::Answered(_) => None,
         }
     }
 
-    /// When the oldest call began, if somebody reads the log.
+    /// When a call began, if somebody reads the log.
     pub(crate) fn since(&self) -> Option<Since> {
-        self.list.first().and_then(|call| call.since.as_deref().copied())
+        let mut calls = self.one.iter().chain(&self.more);
+        calls.find_map(|call| call.since.as_deref().copied())
     }
 }
 

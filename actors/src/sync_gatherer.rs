@@ -9,7 +9,7 @@ use bytes::Bytes;
 use phalanx_protocol::{
     BarrierEvent, CallId, Epoch, RequestToSync, StageAttemptId, StillWaiting, SyncArrival,
     SyncError, SyncMethod, SyncReply, TaskAttemptId, TaskLeft, TaskSync, TaskSyncEffect,
-    TaskSyncEvent, WithdrawSync,
+    TaskSyncEffects, TaskSyncEvent, WithdrawSync,
 };
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, Weak};
@@ -170,12 +170,14 @@ impl SyncGatherer {
     /// Something happens to a task. Whom to wake, and whether there is something to be sent.
     pub(crate) fn handle(&self, task: u32, event: TaskSyncEvent) -> (Wakes, bool) {
         let mut state = lock(&self.state);
-        state.run(task, event);
+        let (machine, mut shell) = state.task(task);
+        machine.handle(event, &mut shell);
         (std::mem::take(&mut state.wakes), !state.outbox.items.is_empty())
     }
 
     /// A task's code makes a call, or looks whether it has been answered. If not, `waker` is kept
     /// until it is.
+    #[inline(always)]
     pub(crate) fn poll(
         &self,
         task: u32,
@@ -184,33 +186,40 @@ impl SyncGatherer {
         since: Option<&Since>,
     ) -> Polled {
         let mut state = lock(&self.state);
+        let (machine, mut shell) = state.task(task);
         let call = match step {
             CallStep::Waiting(call) => call,
             CallStep::New { method, message } => {
-                let call = state.cells[task as usize].calls.begin(since);
-                state.run(task, TaskSyncEvent::Call { call, method, message });
+                let call = shell.calls.begin(since);
+                machine.call(call, method, message, &mut shell);
                 call
             }
         };
-        let Some(answer) = state.cells[task as usize].calls.take_or_wait(call, &mut waker) else {
-            let is_something_to_send = !state.outbox.items.is_empty();
+        let Some(answer) = shell.calls.take_or_wait(call, &mut waker) else {
+            let is_something_to_send = !shell.outbox.items.is_empty();
             drop(state);
             // It is the caller's code.
             drop(waker);
             return Polled::Waits { call, is_something_to_send };
         };
-        state.run(task, TaskSyncEvent::Taken(call));
-        let epoch = state.cells[task as usize].machine.epoch();
+        machine.taken(call);
+        let epoch = machine.epoch();
         drop(state);
         drop(waker);
         Polled::Answered { answer, epoch }
     }
 
+    /// Whether a request waits for its answer.
+    pub(crate) fn waits(&self) -> bool {
+        !lock(&self.state).batches.is_empty()
+    }
+
     /// A call that has not been answered is dropped. True if there is something to be sent.
     pub(crate) fn drop_call(&self, task: u32, call: CallId) -> bool {
         let mut state = lock(&self.state);
-        let waker = state.cells[task as usize].calls.remove(call);
-        state.run(task, TaskSyncEvent::Dropped(call));
+        let (machine, mut shell) = state.task(task);
+        let waker = shell.calls.remove(call);
+        machine.handle(TaskSyncEvent::Dropped(call), &mut shell);
         let is_something = !state.outbox.items.is_empty();
         drop(state);
         // It is the caller's code.
@@ -218,12 +227,10 @@ impl SyncGatherer {
         is_something
     }
 
-    /// Sends what the tasks have to say; true if there was something. The answers come to `group`,
-    /// whose gatherer this is.
-    pub(crate) fn flush(&self, group: &Arc<TaskGroup>) -> bool {
+    /// Sends what the tasks have to say. The answers come to `group`, whose gatherer this is.
+    pub(crate) fn flush(&self, group: &Arc<TaskGroup>) {
         let mut sending = lock(&self.sending);
         let mut batch = lock(&self.state).take_outgoing(&mut sending);
-        let has_sent = !sending.is_empty();
         for item in sending.drain(..) {
             match item {
                 Outgoing::Request { request, .. } => {
@@ -239,7 +246,6 @@ impl SyncGatherer {
                 Outgoing::Left(left) => self.barrier.handle(BarrierEvent::TaskLeft(left)),
             }
         }
-        has_sent
     }
 
     /// Gives the barrier's answers to the tasks.
@@ -254,7 +260,8 @@ impl SyncGatherer {
                 Said::Reply { batch, reply } => {
                     let batch = state.batch(batch).and_then(|index| state.batches.remove(index));
                     for task in batch.into_iter().flat_map(|(_, tasks)| tasks) {
-                        state.run(task, TaskSyncEvent::Reply(reply.clone()));
+                        let (machine, mut shell) = state.task(task);
+                        machine.reply(&reply, &mut shell);
                     }
                 }
                 Said::Note { batch, note } => {
@@ -276,12 +283,12 @@ impl SyncGatherer {
 }
 
 impl Gathered {
-    /// Hands the event to the task's machine.
+    /// A task's machine, and who does what it says.
     #[inline(always)]
-    fn run(&mut self, task: u32, event: TaskSyncEvent) {
+    fn task(&mut self, task: u32) -> (&mut TaskSync, Shell<'_>) {
         let Gathered { cells, outbox, wakes, .. } = self;
         let SyncCell { machine, calls } = &mut cells[task as usize];
-        machine.handle(event, &mut Shell { task, calls, outbox, wakes });
+        (machine, Shell { task, calls, outbox, wakes })
     }
 
     fn batch(&self, batch: u64) -> Option<usize> {
@@ -304,23 +311,22 @@ impl Gathered {
     }
 }
 
-impl Extend<TaskSyncEffect> for Shell<'_> {
+impl TaskSyncEffects for Shell<'_> {
     #[inline(always)]
-    fn extend<I: IntoIterator<Item = TaskSyncEffect>>(&mut self, effects: I) {
-        for effect in effects {
-            match effect {
-                TaskSyncEffect::Arrive(arrival) => self.outbox.arrive(arrival, self.task),
-                TaskSyncEffect::Withdraw(withdraw) => self.outbox.withdraw(withdraw),
-                TaskSyncEffect::Leave(left) => self.outbox.items.push(Outgoing::Left(left)),
-                TaskSyncEffect::Complete { calls, result } => {
-                    self.calls.complete(self.task, &calls, result, self.wakes);
-                }
+    fn push(&mut self, effect: TaskSyncEffect) {
+        match effect {
+            TaskSyncEffect::Arrive(arrival) => self.outbox.arrive(arrival, self.task),
+            TaskSyncEffect::Withdraw(withdraw) => self.outbox.withdraw(withdraw),
+            TaskSyncEffect::Leave(left) => self.outbox.items.push(Outgoing::Left(left)),
+            TaskSyncEffect::Complete { calls, result } => {
+                self.calls.complete(self.task, &calls, result, self.wakes);
             }
         }
     }
 }
 
 impl Outbox {
+    #[inline]
     fn arrive(&mut self, arrived: SyncArrival, task: u32) {
         match self.items.last_mut() {
             Some(Outgoing::Request { request: last, tasks })

@@ -9,8 +9,9 @@ use phalanx_protocol::{
     ExecutorId, LaunchTask, LaunchTasks, StageAttemptId, StillWaiting, TaskInfo, TaskSync,
     TaskSyncEvent,
 };
-use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Waker;
 use tracing::info;
 
 /// What the tasks of a stage attempt on one thread share: async tasks are polled together by a
@@ -32,21 +33,11 @@ pub(crate) struct TaskGroup {
 struct Alarm {
     /// Tasks to be polled, by index.
     woken: Mutex<Vec<u32>>,
+    /// Whether there is something since the run last looked.
+    is_rung: AtomicBool,
+    /// Whether the run is polled now, and will look before it rests: it need not be woken.
+    is_awake: AtomicBool,
     run: AtomicWaker,
-}
-
-thread_local! {
-    /// The address of the group that this thread polls now.
-    static CURRENT: Cell<usize> = const { Cell::new(0) };
-}
-
-/// This thread polls a group's tasks until it is dropped.
-pub(crate) struct Polling(());
-
-impl Drop for Polling {
-    fn drop(&mut self) {
-        CURRENT.set(0);
-    }
 }
 
 impl TaskGroup {
@@ -81,24 +72,53 @@ impl TaskGroup {
         self.alarm.is_some()
     }
 
-    /// This thread polls its tasks: what they do is looked after when that is over.
-    pub(crate) fn polling(self: &Arc<Self>, run: &std::task::Waker) -> Polling {
+    /// Its run is polled: until it rests nobody has to wake it.
+    pub(crate) fn awake(&self, run: &Waker) {
         if let Some(alarm) = &self.alarm {
             alarm.run.register(run);
+            alarm.is_awake.store(true, Ordering::SeqCst);
         }
-        CURRENT.set(Arc::as_ptr(self).addr());
-        Polling(())
     }
 
-    fn is_being_polled_here(self: &Arc<Self>) -> bool {
-        CURRENT.try_with(Cell::get) == Ok(Arc::as_ptr(self).addr())
+    /// Its run is about to rest. False if it must not: there is something to do.
+    pub(crate) fn may_rest(&self) -> bool {
+        let Some(alarm) = &self.alarm else { return true };
+        // Either this sees what has been rung, or who rings sees that it has to wake.
+        alarm.is_awake.store(false, Ordering::SeqCst);
+        let may_rest = !alarm.is_rung.load(Ordering::SeqCst);
+        alarm.is_awake.store(!may_rest, Ordering::SeqCst);
+        may_rest
+    }
+
+    /// Whether there is something to do for its run.
+    pub(crate) fn is_rung(&self) -> bool {
+        self.alarm.as_ref().is_some_and(|alarm| alarm.is_rung.load(Ordering::SeqCst))
+    }
+
+    /// Its run looks what there is to do, after this.
+    pub(crate) fn unring(&self) {
+        if let Some(alarm) = &self.alarm {
+            alarm.is_rung.swap(false, Ordering::SeqCst);
+        }
+    }
+
+    /// What there is to do has been put where the run finds it, behind a lock.
+    fn ring(&self) {
+        let Some(alarm) = &self.alarm else { return };
+        // If it has been rung already the run has not looked behind that lock since.
+        if !alarm.is_rung.load(Ordering::SeqCst) {
+            alarm.is_rung.store(true, Ordering::SeqCst);
+            if !alarm.is_awake.load(Ordering::SeqCst) {
+                alarm.run.wake();
+            }
+        }
     }
 
     /// Has a task polled.
-    pub(crate) fn wake_task(self: &Arc<Self>, task: u32) {
+    pub(crate) fn wake_task(&self, task: u32) {
         if let Some(alarm) = &self.alarm {
             lock(&alarm.woken).push(task);
-            self.wake_run();
+            self.ring();
         }
     }
 
@@ -110,18 +130,10 @@ impl TaskGroup {
             .unwrap_or_default()
     }
 
-    fn wake_run(self: &Arc<Self>) {
-        if let Some(alarm) = &self.alarm
-            && !self.is_being_polled_here()
-        {
-            alarm.run.wake();
-        }
-    }
-
     /// The barrier has answered: the group's run looks; a blocking task is told on the spot.
     pub(crate) fn notify(self: &Arc<Self>) {
         if self.is_polled() {
-            self.wake_run();
+            self.ring();
         } else {
             let mut wakes = Wakes::default();
             self.deliver(&mut wakes);
@@ -152,15 +164,17 @@ impl TaskGroup {
     /// Has what its tasks have to say sent: by the group's run, or on the spot.
     pub(crate) fn send(self: &Arc<Self>) {
         if self.is_polled() {
-            self.wake_run();
+            self.ring();
         } else {
             self.flush();
         }
     }
 
-    /// Sends what its tasks have to say to their barrier; true if there was something.
-    pub(crate) fn flush(self: &Arc<Self>) -> bool {
-        self.sync.as_ref().is_some_and(|sync| sync.flush(self))
+    /// Sends what its tasks have to say to their barrier.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        if let Some(sync) = &self.sync {
+            sync.flush(self);
+        }
     }
 
     /// Gives the barrier's answers to the tasks; who is to be woken then is added.

@@ -58,5 +58,5 @@ pub use task_scheduler::{
     ExecutorJoined, ExecutorStatus, SchedulerConfig, SchedulerEffect, SchedulerEvent, StagePhase,
     StageStatus, TaskScheduler, TaskStatus,
 };
-pub use task_sync::{CallId, Calls, TaskSync, TaskSyncEffect, TaskSyncEvent};
+pub use task_sync::{CallId, Calls, TaskSync, TaskSyncEffect, TaskSyncEffects, TaskSyncEvent};
 pub use timer_key::{KillId, SchedulerTimer, SyncTimer, SyncTimerKind, TimerKey};

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 /// Which call a task made to reach the sync. All tasks of a round must make the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[repr(u64)]
 pub enum SyncMethod {
     /// `barrier()`: no payload.
     Barrier,

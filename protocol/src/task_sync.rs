@@ -35,7 +35,7 @@ pub struct TaskSync {
     epoch: Epoch,
     state: State,
     /// Set once; what every later call is answered.
-    ended: Option<SyncError>,
+    ended: Option<Box<SyncError>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -114,6 +114,18 @@ pub enum TaskSyncEffect {
     },
 }
 
+/// Takes what a [`TaskSync`] wants done, in order: a `Vec`, or a shell that does it at once.
+pub trait TaskSyncEffects {
+    /// The next effect.
+    fn push(&mut self, effect: TaskSyncEffect);
+}
+
+impl TaskSyncEffects for Vec<TaskSyncEffect> {
+    fn push(&mut self, effect: TaskSyncEffect) {
+        Vec::push(self, effect);
+    }
+}
+
 impl TaskSync {
     /// A task at its first epoch.
     pub fn new(
@@ -142,23 +154,14 @@ impl TaskSync {
     }
 
     /// Takes one event and appends what is to be done.
-    ///
-    /// To whatever takes effects: every task does this in every round, so its shell carries them
-    /// out as they come instead of from a `Vec`.
-    #[inline(always)]
-    pub fn handle(&mut self, event: TaskSyncEvent, effects: &mut impl Extend<TaskSyncEffect>) {
+    pub fn handle(&mut self, event: TaskSyncEvent, effects: &mut impl TaskSyncEffects) {
         match event {
             TaskSyncEvent::Call { call, method, message } => {
-                self.call(call, Call { method, message }, effects);
+                self.call(call, method, message, effects);
             }
-            TaskSyncEvent::Taken(call) => {
-                if matches!(&self.state, State::Answered { callers, .. } if callers.contains(&call))
-                {
-                    self.state = State::Idle;
-                }
-            }
+            TaskSyncEvent::Taken(call) => self.taken(call),
             TaskSyncEvent::Dropped(call) => self.dropped(call, effects),
-            TaskSyncEvent::Reply(reply) => self.reply(reply, effects),
+            TaskSyncEvent::Reply(reply) => self.reply(&reply, effects),
             TaskSyncEvent::Kill { reason } => {
                 let (attempt, partition) = (self.attempt, self.partition);
                 let error = SyncError::Killed { attempt, partition, reason: reason.clone() };
@@ -173,51 +176,71 @@ impl TaskSync {
         }
     }
 
-    #[inline(always)]
-    fn call(&mut self, id: CallId, call: Call, effects: &mut impl Extend<TaskSyncEffect>) {
-        let refuse =
-            |error| [TaskSyncEffect::Complete { calls: smallvec![id], result: Err(error) }];
+    /// [`TaskSyncEvent::Call`], without the way through an event: every task does this in every
+    /// round.
+    #[inline]
+    pub fn call(
+        &mut self,
+        id: CallId,
+        method: SyncMethod,
+        message: Bytes,
+        effects: &mut impl TaskSyncEffects,
+    ) {
+        let refuse = |error| TaskSyncEffect::Complete { calls: smallvec![id], result: Err(error) };
         if let Some(error) = &self.ended {
-            effects.extend(refuse(error.clone()));
+            effects.push(refuse(SyncError::clone(error)));
             return;
         }
         let (attempt, partition, epoch) = (self.attempt, self.partition, self.epoch);
         match &mut self.state {
             State::Idle | State::Withdrawn | State::Answered { .. } => {
-                effects.extend([TaskSyncEffect::Arrive(self.arrival(&call))]);
+                effects.push(TaskSyncEffect::Arrive(self.arrival(method, message.clone())));
+                let call = Call { method, message };
                 self.state = State::Waiting { call, callers: smallvec![id] };
             }
-            State::Waiting { call: waiting, callers } if *waiting == call => callers.push(id),
-            State::Waiting { call: waiting, .. } if waiting.method == call.method => {
+            State::Waiting { call, callers }
+                if (call.method, &call.message) == (method, &message) =>
+            {
+                callers.push(id);
+            }
+            State::Waiting { call: waiting, .. } if waiting.method == method => {
                 let error = SyncError::ConflictingMessage { attempt, partition, epoch };
-                effects.extend(refuse(error));
+                effects.push(refuse(error));
             }
             State::Waiting { call: waiting, .. } => {
-                let (waiting, called) = (waiting.method, call.method);
+                let (waiting, called) = (waiting.method, method);
                 let error =
                     SyncError::ConcurrentCall { attempt, partition, epoch, waiting, called };
-                effects.extend(refuse(error));
+                effects.push(refuse(error));
             }
             State::Unclaimed { release } => {
-                let release = release.clone();
+                let (release, call) = (release.clone(), Call { method, message });
                 self.state = State::Waiting { call, callers: smallvec![id] };
                 self.released(release, effects);
             }
         }
     }
 
-    fn dropped(&mut self, call: CallId, effects: &mut impl Extend<TaskSyncEffect>) {
+    /// [`TaskSyncEvent::Taken`], as [`call`](Self::call).
+    #[inline]
+    pub fn taken(&mut self, call: CallId) {
+        if matches!(&self.state, State::Answered { callers, .. } if callers.contains(&call)) {
+            self.state = State::Idle;
+        }
+    }
+
+    fn dropped(&mut self, call: CallId, effects: &mut impl TaskSyncEffects) {
         match &mut self.state {
             State::Waiting { callers, .. } => {
                 callers.retain(|caller| *caller != call);
                 if callers.is_empty() {
                     self.state = State::Withdrawn;
-                    effects.extend([TaskSyncEffect::Withdraw(WithdrawSync {
+                    effects.push(TaskSyncEffect::Withdraw(WithdrawSync {
                         attempt: self.attempt,
                         epoch: self.epoch,
                         partition: self.partition,
                         task_attempt: self.task_attempt,
-                    })]);
+                    }));
                 }
             }
             State::Answered { release, callers } => {
@@ -231,92 +254,85 @@ impl TaskSync {
         }
     }
 
-    #[inline(always)]
-    fn reply(&mut self, reply: SyncReply, effects: &mut impl Extend<TaskSyncEffect>) {
+    /// [`TaskSyncEvent::Reply`], as [`call`](Self::call); the reply to many tasks is one.
+    #[inline]
+    pub fn reply(&mut self, reply: &SyncReply, effects: &mut impl TaskSyncEffects) {
         if reply.attempt != self.attempt || reply.epoch != self.epoch {
             return;
         }
-        match reply.result {
-            Ok(release) => match &self.state {
-                State::Waiting { .. } => self.released(release, effects),
-                State::Withdrawn => self.state = State::Unclaimed { release },
-                // A belated copy of a request was counted, and the call since was refused.
-                State::Idle if self.ended.is_none() => self.state = State::Unclaimed { release },
-                State::Idle | State::Answered { .. } | State::Unclaimed { .. } => {}
-            },
+        match &reply.result {
+            Ok(release) => self.released_or_late(release.clone(), effects),
             // The answer to a request that was withdrawn; the call made since has its own.
             Err(SyncError::Withdrawn { .. }) => {}
             Err(error) => match &self.state {
-                State::Waiting { .. } => self.fail(error, effects),
+                State::Waiting { .. } => self.fail(error.clone(), effects),
                 State::Withdrawn => self.state = State::Idle,
                 State::Idle | State::Answered { .. } | State::Unclaimed { .. } => {}
             },
         }
     }
 
+    #[inline]
+    fn released_or_late(&mut self, release: Release, effects: &mut impl TaskSyncEffects) {
+        match &self.state {
+            State::Waiting { .. } => self.released(release, effects),
+            State::Withdrawn => self.state = State::Unclaimed { release },
+            // A belated copy of a request was counted, and the call since was refused.
+            State::Idle if self.ended.is_none() => self.state = State::Unclaimed { release },
+            State::Idle | State::Answered { .. } | State::Unclaimed { .. } => {}
+        }
+    }
+
     /// The gang passed this epoch. The call that was counted may be one that was dropped before.
-    #[inline(always)]
-    fn released(&mut self, release: Release, effects: &mut impl Extend<TaskSyncEffect>) {
-        let State::Waiting { call, callers } = std::mem::replace(&mut self.state, State::Idle)
-        else {
-            return;
-        };
+    #[inline]
+    fn released(&mut self, release: Release, effects: &mut impl TaskSyncEffects) {
+        let State::Waiting { call, callers } = &mut self.state else { return };
         let counted = release.messages.get(self.partition.0 as usize);
         let same = release.method == call.method
             && counted.is_none_or(|message| is_same(message, &call.message));
+        let callers = std::mem::take(callers);
         let calls = Calls::from_slice(&callers);
         let result = if same {
             self.state = State::Answered { release: release.clone(), callers };
             Ok(release)
         } else {
+            self.state = State::Idle;
             let (attempt, partition, epoch) = (self.attempt, self.partition, self.epoch);
             Err(SyncError::AbandonedCall { attempt, partition, epoch })
         };
         self.epoch = Epoch(self.epoch.0 + 1);
-        effects.extend([TaskSyncEffect::Complete { calls, result }]);
+        effects.push(TaskSyncEffect::Complete { calls, result });
     }
 
     /// Those who call, if any, have an error.
-    fn fail(&mut self, error: SyncError, effects: &mut impl Extend<TaskSyncEffect>) {
+    fn fail(&mut self, error: SyncError, effects: &mut impl TaskSyncEffects) {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Waiting { callers: calls, .. } => {
-                effects.extend([TaskSyncEffect::Complete { calls, result: Err(error) }]);
+                effects.push(TaskSyncEffect::Complete { calls, result: Err(error) });
             }
             State::Idle | State::Withdrawn | State::Answered { .. } | State::Unclaimed { .. } => {}
         }
     }
 
-    fn end(
-        &mut self,
-        error: SyncError,
-        reason: LeaveReason,
-        effects: &mut impl Extend<TaskSyncEffect>,
-    ) {
+    fn end(&mut self, error: SyncError, reason: LeaveReason, effects: &mut impl TaskSyncEffects) {
         if self.ended.is_some() {
             return;
         }
-        self.ended = Some(error.clone());
+        self.ended = Some(Box::new(error.clone()));
         self.fail(error, effects);
-        effects.extend([TaskSyncEffect::Leave(TaskLeft {
+        effects.push(TaskSyncEffect::Leave(TaskLeft {
             attempt: self.attempt,
             partition: self.partition,
             task_attempt: self.task_attempt,
             reason,
-        })]);
+        }));
     }
 
-    fn arrival(&self, call: &Call) -> SyncArrival {
-        SyncArrival {
-            attempt: self.attempt,
-            num_tasks: self.num_tasks,
-            epoch: self.epoch,
-            method: call.method,
-            arrival: Arrival {
-                partition: self.partition,
-                task_attempt: self.task_attempt,
-                message: call.message.clone(),
-            },
-        }
+    #[inline]
+    fn arrival(&self, method: SyncMethod, message: Bytes) -> SyncArrival {
+        let &TaskSync { attempt, num_tasks, partition, task_attempt, epoch, .. } = self;
+        let arrival = Arrival { partition, task_attempt, message };
+        SyncArrival { attempt, num_tasks, epoch, method, arrival }
     }
 }
 

@@ -74,11 +74,10 @@ impl Future for SyncCall {
                 Poll::Pending
             }
             Polled::Answered { answer, epoch } => {
-                let result = answer.map_err(|error| *error);
                 if let Some(since) = since {
-                    task.log_left(epoch, since.1, result.as_ref().err());
+                    task.log_left(epoch, since.1, answer.as_ref().err().map(Box::as_ref));
                 }
-                Poll::Ready(result)
+                Poll::Ready(answer.map_err(|error| *error))
             }
         }
     }

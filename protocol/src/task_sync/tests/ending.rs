@@ -1,7 +1,7 @@
 use super::*;
 
 fn ended(epoch: u64, error: SyncError) -> TaskSync {
-    TaskSync { ended: Some(error), ..idle(epoch) }
+    TaskSync { ended: Some(Box::new(error)), ..idle(epoch) }
 }
 
 #[test]
