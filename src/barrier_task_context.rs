@@ -1,6 +1,6 @@
 //! What the tasks of a gang can do together, in async code.
 
-use crate::reduce::ReduceError;
+use crate::reduce::{Number, Numbers, ReduceError};
 use crate::{
     CheckpointError, ReduceOp, Reducible, Restored, SyncError, SyncMethod, TaskContext, codec,
 };
@@ -173,8 +173,23 @@ impl BarrierTaskContext {
         op: ReduceOp,
         value: &V,
     ) -> impl Future<Output = Result<V, CollectiveError>> + Send + use<V> {
-        let message = Bytes::from(value.to_bytes());
-        let call = self.exchange(SyncMethod::AllReduce, Ok(message), Location::caller());
+        let call = self.exchange(SyncMethod::AllReduce, Ok(value.to_bytes()), Location::caller());
+        let shared = self.task.shared.clone();
+        async move { Ok(shared.fold.fold_value(op, &call.await?)?) }
+    }
+
+    /// [`all_reduce`](Self::all_reduce) of vectors that are not copied: the tasks of this process
+    /// share the result. May meet tasks that call `all_reduce` with the same op and type.
+    ///
+    /// # Errors
+    /// As `all_reduce`.
+    #[track_caller]
+    pub fn all_reduce_shared<N: Number>(
+        &self,
+        op: ReduceOp,
+        numbers: &Numbers<N>,
+    ) -> impl Future<Output = Result<Numbers<N>, CollectiveError>> + Send + use<N> {
+        let call = self.exchange(SyncMethod::AllReduce, Ok(numbers.to_bytes()), Location::caller());
         let shared = self.task.shared.clone();
         async move { Ok(shared.fold.fold(op, &call.await?)?) }
     }

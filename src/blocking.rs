@@ -1,5 +1,6 @@
 //! The same for code that blocks its thread.
 
+use crate::reduce::{Number, Numbers};
 use crate::{
     CheckpointError, CollectiveError, ReduceOp, Reducible, Restored, SyncError, TaskContext,
 };
@@ -79,6 +80,20 @@ impl BarrierTaskContext {
     #[track_caller]
     pub fn all_reduce<V: Reducible>(&self, op: ReduceOp, value: &V) -> Result<V, CollectiveError> {
         pollster::block_on(self.inner.all_reduce(op, value))
+    }
+
+    /// [`all_reduce`](Self::all_reduce) of vectors that are not copied: the tasks of this process
+    /// share the result.
+    ///
+    /// # Errors
+    /// As `all_reduce`.
+    #[track_caller]
+    pub fn all_reduce_shared<N: Number>(
+        &self,
+        op: ReduceOp,
+        numbers: &Numbers<N>,
+    ) -> Result<Numbers<N>, CollectiveError> {
+        pollster::block_on(self.inner.all_reduce_shared(op, numbers))
     }
 
     /// Blocks until the task shall end.

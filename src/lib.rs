@@ -54,7 +54,7 @@ pub use phalanx_protocol::{
     StagePhase, StageStatus, SyncError, SyncMethod, TaskAttemptId, TaskFailure, TaskInfo,
     TaskOrigin, TaskOutcome, TaskStatus,
 };
-pub use reduce::{ReduceError, ReduceOp, Reducible};
+pub use reduce::{Numbers, ReduceError, ReduceOp, Reducible};
 pub use runtime::{LeftBehind, Runtime, RuntimeBuilder, ShutdownError, StartError};
 pub use stage::{Partitions, Stage, Tasks};
 pub use stage_error::StageError;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::any::Any;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use thiserror::Error;
 
@@ -52,7 +53,7 @@ mod sealed {
     use super::ReduceOp;
 
     /// One number of a value, as bytes and folded.
-    pub trait Number: bytemuck::NoUninit + Send + Sync {
+    pub trait Number: bytemuck::NoUninit + Send + Sync + std::fmt::Debug {
         /// Tells the type apart from others of the same width.
         const TAG: u8;
         const WIDTH: usize;
@@ -68,25 +69,92 @@ mod sealed {
     pub trait Value: Sized + Send + 'static {
         type Number: Number;
         fn numbers(&self) -> &[Self::Number];
-        fn from_numbers(numbers: Vec<Self::Number>) -> Option<Self>;
+        fn from_numbers(numbers: &[Self::Number]) -> Option<Self>;
     }
 }
-use sealed::{Number, Value};
+pub(crate) use sealed::Number;
+use sealed::Value;
 
 /// A number (`f32`, `f64`, `i32`, `i64`, `u32`, `u64`) or a vector of them.
 pub trait Reducible: Value {
-    /// The bytes that travel.
+    /// The bytes that travel: the numbers, lowest byte first, and their type's mark.
     #[doc(hidden)]
-    fn to_bytes(&self) -> Vec<u8> {
+    fn to_bytes(&self) -> Bytes {
         let numbers = self.numbers();
-        let mut out = Vec::with_capacity(1 + size_of_val(numbers));
-        out.push(Self::Number::TAG);
+        let mut out = Vec::with_capacity((numbers.len() + 1) * Self::Number::WIDTH);
         if cfg!(target_endian = "little") {
             out.extend_from_slice(bytemuck::cast_slice(numbers));
         } else {
             numbers.iter().for_each(|number| number.put(&mut out));
         }
-        out
+        mark::<Self::Number>().put(&mut out);
+        out.into()
+    }
+}
+
+/// The number that stands behind all others on the way: its bytes are the type's tag and zeros.
+fn mark<N: Number>() -> N {
+    let mut bytes = [0; 8];
+    bytes[0] = N::TAG;
+    N::get(&bytes[..N::WIDTH])
+}
+
+/// A vector of numbers (`f32`, `f64`, `i32`, `i64`, `u32`, `u64`) that clones share, made of a
+/// `Vec`. [`all_reduce_shared`](crate::BarrierTaskContext::all_reduce_shared) takes and gives it
+/// without copying.
+///
+/// ```
+/// # use phalanx::Numbers;
+/// let mut gradient = Numbers::from(vec![1.0_f32, 2.0]);
+/// gradient.to_mut()[1] = 3.0;
+/// assert_eq!(*gradient, [1.0, 3.0]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Numbers<N: Number>(
+    /// With their type's mark behind them.
+    Arc<Vec<N>>,
+);
+
+impl<N: Number> Numbers<N> {
+    /// The numbers, to be changed; copied before if a clone is still in use, for example by a task
+    /// that is not through with the same sum.
+    pub fn to_mut(&mut self) -> &mut [N] {
+        let own = Arc::make_mut(&mut self.0);
+        let length = own.len() - 1;
+        &mut own[..length]
+    }
+
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        if cfg!(target_endian = "little") {
+            return Bytes::from_owner(Owner(self.0.clone()));
+        }
+        let mut out = Vec::with_capacity(self.0.len() * N::WIDTH);
+        self.0.iter().for_each(|number| number.put(&mut out));
+        out.into()
+    }
+}
+
+/// What keeps the bytes of shared numbers.
+struct Owner<N>(Arc<Vec<N>>);
+
+impl<N: Number> AsRef<[u8]> for Owner<N> {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+impl<N: Number> From<Vec<N>> for Numbers<N> {
+    fn from(mut numbers: Vec<N>) -> Self {
+        numbers.push(mark::<N>());
+        Numbers(Arc::new(numbers))
+    }
+}
+
+impl<N: Number> Deref for Numbers<N> {
+    type Target = [N];
+
+    fn deref(&self) -> &[N] {
+        &self.0[..self.0.len() - 1]
     }
 }
 
@@ -99,8 +167,8 @@ impl<N: Number> Value for Vec<N> {
         self
     }
 
-    fn from_numbers(numbers: Vec<N>) -> Option<Self> {
-        Some(numbers)
+    fn from_numbers(numbers: &[N]) -> Option<Self> {
+        Some(numbers.to_vec())
     }
 }
 
@@ -115,6 +183,7 @@ macro_rules! number {
                 out.extend_from_slice(&self.to_le_bytes());
             }
 
+            #[inline]
             fn get(bytes: &[u8]) -> Self {
                 let mut own = [0; size_of::<$type>()];
                 own.copy_from_slice(bytes);
@@ -151,7 +220,7 @@ macro_rules! number {
                 std::slice::from_ref(self)
             }
 
-            fn from_numbers(numbers: Vec<$type>) -> Option<Self> {
+            fn from_numbers(numbers: &[$type]) -> Option<Self> {
                 numbers.first().copied()
             }
         }
@@ -168,25 +237,34 @@ number! {
 }
 
 /// Folds in partition order: floating-point sums depend on the order, so it is part of the result.
+/// With room for the mark.
 fn fold<N: Number>(op: ReduceOp, messages: &[Bytes]) -> Result<Vec<N>, ReduceError> {
-    let mut folded: Vec<N> = Vec::new();
+    let mut all = Vec::with_capacity(messages.len());
     for (partition, message) in messages.iter().enumerate() {
-        let numbers = match message.split_first() {
-            Some((tag, bytes)) if *tag == N::TAG && bytes.len() % N::WIDTH == 0 => bytes,
-            Some(_) | None => return Err(ReduceError::Type { partition }),
-        };
-        if partition == 0 {
-            folded = numbers.chunks_exact(N::WIDTH).map(N::get).collect();
-            continue;
-        }
-        let (length, expected) = (numbers.len() / N::WIDTH, folded.len());
+        let numbers = unmarked::<N>(message).ok_or(ReduceError::Type { partition })?;
+        let length = numbers.len() / N::WIDTH;
+        let expected = all.first().map_or(length, |first: &&[u8]| first.len() / N::WIDTH);
         if length != expected {
             return Err(ReduceError::Lengths { partition, length, expected });
         }
-        N::fold(op, &mut folded, numbers)
+        all.push(numbers);
+    }
+    let Some((first, others)) = all.split_first() else { return Ok(Vec::new()) };
+    let mut folded = Vec::with_capacity(first.len() / N::WIDTH + 1);
+    folded.extend(first.chunks_exact(N::WIDTH).map(N::get));
+    for (partition, other) in (1..).zip(others) {
+        N::fold(op, &mut folded, other)
             .map_err(|element| ReduceError::Overflow { element, partition })?;
     }
     Ok(folded)
+}
+
+/// The bytes of the numbers in a message, if they are of this type.
+fn unmarked<N: Number>(message: &[u8]) -> Option<&[u8]> {
+    let at = message.len().checked_sub(N::WIDTH)?;
+    let (numbers, mark) = message.split_at(at);
+    let is_this = mark[0] == N::TAG && mark[1..].iter().all(|byte| *byte == 0);
+    (is_this && numbers.len() % N::WIDTH == 0).then_some(numbers)
 }
 
 /// What the first task of a gang in this process folds, the others take.
@@ -203,23 +281,27 @@ struct Folding {
     takers: usize,
 }
 
-type Folded<N> = Result<Vec<N>, ReduceError>;
+type Folded<N> = Result<Numbers<N>, ReduceError>;
 
 impl SharedFold {
     /// A task is at most one round ahead of another, and is so only when that one has folded or
     /// never will: one place is enough.
-    pub(crate) fn fold<V: Reducible>(
+    pub(crate) fn fold<N: Number>(&self, op: ReduceOp, messages: &Arc<[Bytes]>) -> Folded<N> {
+        let Ok(shared) = self.place::<N>(op, messages).downcast::<OnceLock<Folded<N>>>() else {
+            // Another task expects another type: it is told so.
+            return fold(op, messages).map(Numbers::from);
+        };
+        shared.get_or_init(|| fold(op, messages).map(Numbers::from)).clone()
+    }
+
+    /// The same as a value.
+    pub(crate) fn fold_value<V: Reducible>(
         &self,
         op: ReduceOp,
         messages: &Arc<[Bytes]>,
     ) -> Result<V, ReduceError> {
-        let Ok(shared) =
-            self.place::<V::Number>(op, messages).downcast::<OnceLock<Folded<V::Number>>>()
-        else {
-            // Another task expects another type: it is told so.
-            return value::<V>(fold(op, messages));
-        };
-        value::<V>(shared.get_or_init(|| fold(op, messages)).clone())
+        let folded = self.fold::<V::Number>(op, messages)?;
+        V::from_numbers(&folded).ok_or(ReduceError::Type { partition: 0 })
     }
 
     fn place<N: Number>(
@@ -248,75 +330,5 @@ impl SharedFold {
     }
 }
 
-fn value<V: Reducible>(folded: Folded<V::Number>) -> Result<V, ReduceError> {
-    V::from_numbers(folded?).ok_or(ReduceError::Type { partition: 0 })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn reduce<V: Reducible>(op: ReduceOp, values: &[V]) -> Result<V, ReduceError> {
-        let messages: Vec<Bytes> = values.iter().map(|value| value.to_bytes().into()).collect();
-        SharedFold::default().fold(op, &messages.into())
-    }
-
-    #[test]
-    fn numbers_and_vectors_are_folded_element_by_element() {
-        assert_eq!(reduce(ReduceOp::Sum, &[1_u64, 2, 3]), Ok(6));
-        assert_eq!(reduce(ReduceOp::Min, &[vec![3, -1], vec![2, 5]]), Ok(vec![2, -1]));
-        assert_eq!(reduce(ReduceOp::Max, &[2.5_f32, -1.0]), Ok(2.5));
-        assert_eq!(reduce(ReduceOp::Sum, &[Vec::<f64>::new(), vec![]]), Ok(vec![]));
-    }
-
-    #[test]
-    fn a_floating_sum_is_taken_in_partition_order() {
-        let values = [1e16_f64, 1.0, -1e16];
-        assert_eq!(reduce(ReduceOp::Sum, &values), Ok((1e16 + 1.0) - 1e16));
-    }
-
-    #[test]
-    fn nan_is_not_lost() {
-        for values in [[f64::NAN, 1.0], [1.0, f64::NAN]] {
-            assert!(reduce(ReduceOp::Min, &values).unwrap().is_nan());
-            assert!(reduce(ReduceOp::Max, &values).unwrap().is_nan());
-        }
-    }
-
-    #[test]
-    fn values_that_do_not_fit_together_are_refused_by_name() {
-        let lengths = reduce(ReduceOp::Sum, &[vec![1_i32, 2], vec![3]]);
-        assert_eq!(lengths, Err(ReduceError::Lengths { partition: 1, length: 1, expected: 2 }));
-        let overflow = reduce(ReduceOp::Sum, &[vec![0, i64::MAX], vec![0, 1]]);
-        assert_eq!(overflow, Err(ReduceError::Overflow { element: 1, partition: 1 }));
-        let types = [Bytes::from(1_f64.to_bytes()), Bytes::from(1_u64.to_bytes())].into();
-        let (first, second) = (SharedFold::default(), SharedFold::default());
-        let wrong = first.fold::<f64>(ReduceOp::Sum, &types);
-        assert_eq!(wrong, Err(ReduceError::Type { partition: 1 }));
-        assert_eq!(
-            first.fold::<u64>(ReduceOp::Sum, &types),
-            Err(ReduceError::Type { partition: 0 })
-        );
-        assert_eq!(
-            second.fold::<u64>(ReduceOp::Sum, &types),
-            Err(ReduceError::Type { partition: 0 })
-        );
-    }
-
-    #[test]
-    fn it_is_folded_once_for_all_and_forgotten_with_the_last() {
-        let messages: Arc<[Bytes]> =
-            [1_u64, 2, 3].map(|value| Bytes::from(value.to_bytes())).to_vec().into();
-        let shared = SharedFold::default();
-        let place = |op| Arc::as_ptr(&shared.place::<u64>(op, &messages)).cast::<()>();
-        let first = place(ReduceOp::Sum);
-        assert_eq!(place(ReduceOp::Sum), first);
-        assert!(shared.0.lock().unwrap().is_some());
-        assert_eq!(shared.fold(ReduceOp::Sum, &messages), Ok(6_u64));
-        assert!(shared.0.lock().unwrap().is_none(), "all three have taken it");
-        assert_eq!(shared.fold(ReduceOp::Max, &messages), Ok(3_u64), "another fold of the same");
-        let again: Arc<[Bytes]> = messages.to_vec().into();
-        assert_eq!(shared.fold(ReduceOp::Max, &again), Ok(3_u64), "another round");
-        assert_eq!(shared.0.lock().unwrap().as_ref().map(|it| it.takers), Some(1));
-    }
-}
+mod tests;

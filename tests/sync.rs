@@ -2,8 +2,8 @@
 
 use phalanx::actors::testing::{Advance, GetArmed};
 use phalanx::{
-    CollectiveError, Config, LeaveReason, PartitionId, ReduceOp, Runtime, Stage, StageFailure,
-    SyncError, TaskFailure,
+    CollectiveError, Config, LeaveReason, Numbers, PartitionId, ReduceOp, Runtime, Stage,
+    StageFailure, SyncError, TaskFailure,
 };
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -25,6 +25,12 @@ fn collectives_give_the_same_to_all_in_partition_order() {
         let lengths: Vec<usize> = bytes.iter().map(|bytes| bytes.len()).collect();
         let chosen = ctx.broadcast(2, (rank == 2).then_some(&"from two".to_owned())).await?;
         let sum = ctx.all_reduce(ReduceOp::Sum, &vec![rank as f64, 0.1]).await?;
+        let shared = Numbers::from(vec![rank as f64, 0.1]);
+        let again = match rank {
+            0 => ctx.all_reduce(ReduceOp::Sum, &shared.to_vec()).await?,
+            _ => ctx.all_reduce_shared(ReduceOp::Sum, &shared).await?.to_vec(),
+        };
+        assert_eq!(again, sum, "those who share and those who copy meet");
         let max = ctx.all_reduce(ReduceOp::Max, &(rank as u64)).await?;
         Ok((texts, lengths, chosen, sum, max))
     });
@@ -44,6 +50,7 @@ fn the_blocking_form_does_the_same() {
         let shared = ctx.all_gather_bytes("x".into())?;
         let chosen = ctx.broadcast(0, Some(&ctx.world_size()))?;
         let sum = ctx.all_reduce(ReduceOp::Sum, &1_u32)?;
+        assert_eq!(*ctx.all_reduce_shared(ReduceOp::Sum, &vec![1_u32].into())?, [sum]);
         let saved = if ctx.rank() == 0 { ctx.checkpoint(1, &sum) } else { Ok(()) };
         saved?;
         Ok((gathered, shared.len(), chosen, sum, ctx.restore::<u32>()?))
@@ -53,7 +60,7 @@ fn the_blocking_form_does_the_same() {
 
 #[test]
 fn values_that_cannot_be_exchanged_are_refused_with_the_reason() {
-    let config = Config { sync_max_message_size: 10, slots: 2, ..Config::default() };
+    let config = Config { sync_max_message_size: 12, slots: 2, ..Config::default() };
     let runtime = Runtime::start(config).unwrap();
     let stage = Stage::tasks(2).run(&runtime, async |ctx| {
         let large = ctx.all_gather(&"x".repeat(19)).await.unwrap_err().to_string();
@@ -63,7 +70,7 @@ fn values_that_cannot_be_exchanged_are_refused_with_the_reason() {
         Ok((large, root, disagree, mixed.unwrap_err().to_string()))
     });
     for (large, root, disagree, mixed) in stage.wait().unwrap() {
-        assert!(large.contains("has 20 bytes, allowed are 10 (sync.max_message_size)"), "{large}");
+        assert!(large.contains("has 20 bytes, allowed are 12 (sync.max_message_size)"), "{large}");
         assert!(root.ends_with("partition 7 of 2: there is no such partition"), "{root}");
         assert!(disagree.ends_with("another task named another root"), "{disagree}");
         assert!(mixed.contains("partition 1 has 2 elements, partition 0 has 1"), "{mixed}");

@@ -4,7 +4,7 @@ use crate::measure::{Fallible, Plan, Samples, alternate, timed};
 use crate::row::{Bar, Row, bytes};
 use crate::{Bench, ours};
 use ::bytes::Bytes;
-use phalanx::{ReduceOp, Runtime, Stage};
+use phalanx::{Numbers, ReduceOp, Runtime, Stage};
 use std::hint::black_box;
 
 pub const GATHER: &str = "all_gather";
@@ -60,6 +60,21 @@ fn reduce(runtime: &Runtime, n: usize, payload: usize, plan: Plan) -> Fallible<S
         move |rank| vector(rank, payload),
         async |ctx, vector| {
             black_box(ctx.all_reduce(ReduceOp::Sum, vector).await?);
+            Ok(())
+        },
+    );
+    Ok(told?.samples)
+}
+
+/// The same of vectors that are not copied.
+fn reduce_shared(runtime: &Runtime, n: usize, payload: usize, plan: Plan) -> Fallible<Samples> {
+    let told = ours::rounds(
+        runtime,
+        n,
+        plan,
+        move |rank| Numbers::from(vector(rank, payload)),
+        async |ctx, numbers| {
+            black_box(ctx.all_reduce_shared(ReduceOp::Sum, numbers).await?);
             Ok(())
         },
     );
@@ -128,7 +143,7 @@ fn reduce_next_to_one_thread(bench: &mut Bench) -> Fallible<()> {
     let vectors: Vec<Vec<f32>> = (0..16).map(|rank| vector(rank, LARGE)).collect();
     let [ours, alone] = alternate(
         bench.effort,
-        [&mut |plan| reduce(&runtime, 16, LARGE, plan), &mut |plan| {
+        [&mut |plan| reduce_shared(&runtime, 16, LARGE, plan), &mut |plan| {
             timed(plan, || {
                 drop(black_box(sum(black_box(&vectors))));
                 Ok(())
@@ -140,7 +155,11 @@ fn reduce_next_to_one_thread(bench: &mut Bench) -> Fallible<()> {
     }
     let row = Row::new("all_reduce/one-thread", 16, ours).payload(LARGE);
     let row = row.against("one thread adds the vectors", alone).bar(Bar::Ratio(1.5));
-    bench.add(row.note("the same bits for all 16 tasks in 3 runs, and as one thread's"));
+    bench.add(
+        row.note(
+            "all_reduce_shared; the same bits for all 16 tasks in 3 runs, and as one thread's",
+        ),
+    );
     Ok(())
 }
 
@@ -156,11 +175,13 @@ fn sum(vectors: &[Vec<f32>]) -> Vec<f32> {
 
 fn same_bits(runtime: &Runtime, expected: &[f32]) -> Fallible<()> {
     let gang = Stage::tasks(16).run(runtime, async |ctx| {
-        Ok(ctx.all_reduce(ReduceOp::Sum, &vector(ctx.rank(), LARGE)).await?)
+        let mine = vector(ctx.rank(), LARGE);
+        let sum = ctx.all_reduce(ReduceOp::Sum, &mine).await?;
+        Ok([sum, ctx.all_reduce_shared(ReduceOp::Sum, &mine.into()).await?.to_vec()])
     });
     let same =
         |a: &[f32]| a.iter().map(|it| it.to_bits()).eq(expected.iter().map(|it| it.to_bits()));
-    if gang.wait()?.iter().all(|sum| same(sum)) {
+    if gang.wait()?.iter().flatten().all(|sum| same(sum)) {
         return Ok(());
     }
     Err("all_reduce: not all tasks have the same bits".into())
