@@ -5,13 +5,15 @@ use crate::{
     CheckpointError, ReduceOp, Reducible, Restored, SyncError, SyncMethod, TaskContext, codec,
 };
 use bytes::Bytes;
-use futures_util::TryFutureExt;
+use phalanx_actors::SyncCall;
 use phalanx_protocol::Release;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::Deref;
 use std::panic::Location;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use thiserror::Error;
 
 /// A task of a gang, in async code. Has all of [`TaskContext`], and the calls by which the gang
@@ -71,6 +73,17 @@ pub enum CollectiveError {
     },
 }
 
+/// A call of `barrier()` under way.
+struct Meeting(SyncCall);
+
+impl Future for Meeting {
+    type Output = Result<(), SyncError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_ok(drop)
+    }
+}
+
 impl Deref for BarrierTaskContext {
     type Target = TaskContext;
 
@@ -91,7 +104,7 @@ impl BarrierTaskContext {
     #[track_caller]
     pub fn barrier(&self) -> impl Future<Output = Result<(), SyncError>> + Send + use<> {
         let call = self.task.task.sync(SyncMethod::Barrier, Bytes::new(), Location::caller());
-        call.map_ok(drop)
+        Meeting(call)
     }
 
     /// Gives `value` to all and waits for the values of all, in partition order. All tasks must use

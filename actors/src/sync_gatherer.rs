@@ -336,10 +336,13 @@ impl Outbox {
                 tasks.push(task);
             }
             Some(_) | None => {
-                let mut request = RequestToSync::from(arrived);
-                request.arrivals.reserve(self.last_together);
-                let mut tasks = Vec::with_capacity(self.last_together);
+                let SyncArrival { attempt, num_tasks, epoch, method, arrival } = arrived;
+                let together = self.last_together.max(1);
+                let (mut arrivals, mut tasks) =
+                    (Vec::with_capacity(together), Vec::with_capacity(together));
+                arrivals.push(arrival);
                 tasks.push(task);
+                let request = RequestToSync { attempt, num_tasks, epoch, method, arrivals };
                 self.items.push(Outgoing::Request { request, tasks });
             }
         }

@@ -44,6 +44,8 @@ pub struct ContextBarrierState {
     /// Rounds opened so far; tells timers of a reopened round apart.
     openings: u64,
     round: Option<Round>,
+    /// Empty; the room of the last round's lists, so that the next one allocates none.
+    room: (Vec<bool>, Vec<ReplyToken>),
     closed: Option<SyncError>,
 }
 
@@ -73,6 +75,7 @@ impl ContextBarrierState {
             epoch: Epoch(0),
             openings: 0,
             round: None,
+            room: Default::default(),
             closed: None,
         }
     }
@@ -251,14 +254,10 @@ impl ContextBarrierState {
         };
         let opening = self.openings;
         self.openings += 1;
-        self.round = Some(Round {
-            method,
-            opening,
-            arrived: vec![false; num_tasks],
-            missing: num_tasks as u32,
-            messages,
-            waiting: Vec::new(),
-        });
+        let (mut arrived, waiting) = std::mem::take(&mut self.room);
+        arrived.resize(num_tasks, false);
+        let missing = num_tasks as u32;
+        self.round = Some(Round { method, opening, arrived, missing, messages, waiting });
         let key = |kind| self.timer(opening, kind);
         effects.extend([
             BarrierEffect::Emit(RuntimeEvent::RoundOpened {
@@ -275,17 +274,15 @@ impl ContextBarrierState {
     }
 
     fn release(&mut self, effects: &mut Vec<BarrierEffect>) {
-        let Some(round) = self.end_round(effects) else { return };
+        let Some(mut round) = self.end_round(effects) else { return };
         assert_eq!(round.missing, 0, "a release reaches only a full gang");
-        let release = Release { method: round.method, messages: round.messages.into() };
+        let messages = std::mem::take(&mut round.messages).into();
+        let release = Release { method: round.method, messages };
         let (attempt, epoch, method) = (self.attempt, self.epoch, round.method);
         // Told before it has consequences.
         let released = RuntimeEvent::RoundReleased { attempt, epoch, method };
         effects.push(BarrierEffect::Emit(released));
-        for to in round.waiting {
-            let reply = SyncReply { attempt, epoch, result: Ok(release.clone()) };
-            effects.push(BarrierEffect::Reply { to, reply });
-        }
+        self.reply_to_all(round, &Ok(release), effects);
         self.epoch = Epoch(self.epoch.0 + 1);
     }
 
@@ -356,10 +353,22 @@ impl ContextBarrierState {
         // Told before it has consequences.
         let failed = RuntimeEvent::RoundFailed { attempt, epoch, error: error.clone() };
         effects.push(BarrierEffect::Emit(failed));
-        for to in round.waiting {
-            let reply = SyncReply { attempt, epoch, result: Err(error.clone()) };
-            effects.push(BarrierEffect::Reply { to, reply });
+        self.reply_to_all(round, &Err(error), effects);
+    }
+
+    fn reply_to_all(
+        &mut self,
+        round: Round,
+        result: &Result<Release, SyncError>,
+        effects: &mut Vec<BarrierEffect>,
+    ) {
+        let Round { mut arrived, mut waiting, .. } = round;
+        for to in waiting.drain(..) {
+            let (attempt, epoch, result) = (self.attempt, self.epoch, result.clone());
+            effects.push(BarrierEffect::Reply { to, reply: SyncReply { attempt, epoch, result } });
         }
+        arrived.clear();
+        self.room = (arrived, waiting);
     }
 
     fn end_round(&mut self, effects: &mut Vec<BarrierEffect>) -> Option<Round> {
