@@ -1,10 +1,14 @@
 //! Users' values that misbehave: the runtime goes on.
 
-use phalanx::{Config, Runtime, Stage, TaskFailure};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use phalanx::{BarrierTaskContext, Config, Runtime, Stage, TaskFailure};
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 fn runtime() -> Runtime {
     let config = Config { slots: 2, stage_retry_delay: Duration::ZERO, ..Config::default() };
@@ -159,4 +163,94 @@ fn a_context_that_outlives_its_task_is_answered() {
     for ctx in &late {
         assert!(pollster::block_on(ctx.barrier()).is_err());
     }
+}
+
+/// Bytes whose owner uses its task's context when it is dropped.
+struct Meddler(BarrierTaskContext, Arc<AtomicU32>);
+
+impl AsRef<[u8]> for Meddler {
+    fn as_ref(&self) -> &[u8] {
+        b"mine"
+    }
+}
+
+impl Drop for Meddler {
+    fn drop(&mut self) {
+        // Takes whatever lock the task's calls take.
+        drop(self.0.barrier().now_or_never());
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn the_owner_of_gathered_bytes_may_use_its_context_when_it_is_dropped() {
+    for _ in 0..20 {
+        let runtime = runtime();
+        let dropped = Arc::new(AtomicU32::new(0));
+        let count = dropped.clone();
+        let stage = Stage::tasks(2).max_attempts(1);
+        let message = move |ctx| Bytes::from_owner(Meddler(ctx, count.clone()));
+        let waits = Notify::new();
+        let code = async move |ctx: BarrierTaskContext| {
+            if ctx.rank() == 1 {
+                waits.notified().await;
+                return Err("on its own".into());
+            }
+            let mut call = Box::pin(ctx.all_gather_bytes(message(ctx.clone())));
+            assert!(futures_util::poll!(call.as_mut()).is_pending());
+            waits.notify_one();
+            drop(call.await?);
+            Ok(())
+        };
+        let failure = stage.run(&runtime, code).wait();
+        assert!(failure.unwrap_err().to_string().contains("on its own"));
+        until_dropped(&dropped, 1);
+        goes_on(&runtime);
+    }
+}
+
+#[test]
+fn a_panic_whose_value_panics_ends_its_own_task_only() {
+    let config = Config { slots: 4, worker_threads: 1, ..Config::default() };
+    let runtime = Runtime::start(config).unwrap();
+    let dropped = Arc::new(AtomicU32::new(0));
+    let count = dropped.clone();
+    let stage = Stage::tasks(4).plain().max_attempts(1).max_infrastructure_failures(0);
+    let stage = stage.run(&runtime, async move |ctx| {
+        if ctx.rank() == 0 {
+            std::panic::resume_unwind(Box::new(Bomb(count.clone())));
+        }
+        tokio::task::yield_now().await;
+        Ok(())
+    });
+    let failure = stage.wait().unwrap_err().first_cause().unwrap().clone();
+    assert!(matches!(failure.failure, TaskFailure::Panicked(_)), "{failure}");
+    assert_eq!(failure.origin.unwrap().partition.0, 0);
+    until_dropped(&dropped, 1);
+    goes_on(&runtime);
+}
+
+#[test]
+fn a_waker_of_one_who_waits_for_the_kill_may_panic() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            std::panic::resume_unwind(Box::new("a waker panics"));
+        }
+    }
+    let runtime = runtime();
+    let (at, waits) = mpsc::channel();
+    let stage = Stage::tasks(2).max_attempts(1).run(&runtime, async move |ctx| {
+        let mut killed = Box::pin(ctx.killed());
+        let waker = Arc::new(Panics).into();
+        assert!(killed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        at.send(()).unwrap();
+        Ok(ctx.until_killed(std::future::pending::<()>()).await?)
+    });
+    (0..2).for_each(|_| waits.recv().unwrap());
+    stage.kill_task(0, "by hand");
+    let failure = stage.wait().unwrap_err().first_cause().unwrap().failure.clone();
+    assert_eq!(failure, TaskFailure::Killed("by hand".to_owned()));
+    assert_eq!(pollster::block_on(runtime.status()).executors[0].incarnation.0, 0, "none was lost");
+    goes_on(&runtime);
 }

@@ -1,6 +1,6 @@
 //! The syncs of one stage attempt, as an actor.
 
-use crate::shared_barrier::{ReplyTo, SharedBarrier};
+use crate::shared_barrier::SharedBarrier;
 use crate::{Ask, ChildStopped, EventBus, GetMissing, Tell, TimerFired, TimerRequest};
 use actix::prelude::*;
 use phalanx_protocol::{
@@ -86,7 +86,7 @@ impl Handler<Ask<RequestToSync>> for ContextBarrierStateActor {
     ) -> Self::Result {
         let (attempt, epoch) = (request.attempt, request.epoch);
         let (caller, reply) = oneshot::channel();
-        self.barrier.request(request, ReplyTo::Caller(caller));
+        self.barrier.ask(request, caller);
         Box::pin(async move {
             let lost = Err(SyncError::CoordinatorLost { attempt });
             reply.await.unwrap_or(SyncReply { attempt, epoch, result: lost })
@@ -98,7 +98,7 @@ impl Handler<ForwardedSync> for ContextBarrierStateActor {
     type Result = ();
 
     fn handle(&mut self, forwarded: ForwardedSync, _ctx: &mut Self::Context) {
-        self.barrier.request(forwarded.request, ReplyTo::Caller(forwarded.caller));
+        self.barrier.ask(forwarded.request, forwarded.caller);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use phalanx_protocol::{RuntimeEvent, StageFailure, StageSpec, TaskOutcome};
 use serde::{Deserialize, Serialize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -52,11 +53,18 @@ impl EventBus {
 
     /// `now`: asked for only if somebody listens.
     pub(crate) fn emit(&self, now: impl FnOnce() -> Moment, event: RuntimeEvent) {
-        log(&event);
-        if self.sender.receiver_count() > 0 {
-            let Moment { at, since_start } = now();
-            // The last subscriber may have left since the line above.
-            let _ = self.sender.send(EventRecord { at, since_start, event });
+        let tell = || {
+            log(&event);
+            if self.sender.receiver_count() > 0 {
+                let Moment { at, since_start } = now();
+                // The last subscriber may have left since the line above.
+                let _ = self.sender.send(EventRecord { at, since_start, event });
+            }
+        };
+        // Who hears it is somebody else's code, and what is to happen next must happen.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(tell)) {
+            // Dropping it might panic again.
+            std::mem::forget(panic);
         }
     }
 }

@@ -167,10 +167,15 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
                 let mut all_taken = true;
                 for (worker, share) in shares {
                     let (group, listed) = group(share, true);
-                    let code = code.clone();
-                    all_taken &= self.workers[worker].spawn_fn(move || {
-                        actix_rt::spawn(GroupRun::new(group, code, listed));
+                    let (code, run) = (code.clone(), group.clone());
+                    let is_taken = self.workers[worker].spawn_fn(move || {
+                        actix_rt::spawn(GroupRun::new(run, code, listed));
                     });
+                    if !is_taken {
+                        // Its tasks have been dropped: their peers are told.
+                        group.flush();
+                        all_taken = false;
+                    }
                 }
                 if !all_taken {
                     self.a_thread_is_gone(ctx);

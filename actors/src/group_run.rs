@@ -8,14 +8,14 @@ use crate::task_group::TaskGroup;
 use futures_util::future::LocalBoxFuture;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::task::coop;
 use tracing::Span;
 
-/// Polls at a time, after which the thread's other work has its turn. As many as tokio's own
-/// schedulers do before they look at timers and sockets.
+/// Polls at a time, after which the thread's timers, sockets and other work have their turn. As
+/// many as tokio's own schedulers do.
 const POLLS_MAX: u32 = 61;
 
 /// The future that is a group's tasks. A release wakes a whole gang: as a task of its own each
@@ -73,22 +73,17 @@ impl GroupRun {
         // Its room is used again.
         self.sweep.clear();
         let mut wakes = Wakes::of_tasks(std::mem::take(&mut self.sweep));
-        loop {
-            self.group.unring();
-            self.group.flush();
-            self.group.deliver(&mut wakes);
-            wakes.wake_others();
-            let woken = self.group.take_woken();
-            for &task in &woken {
-                if let Some(task) = &self.tasks[task as usize] {
-                    task.listed.task.take_wake();
-                }
-            }
-            wakes.tasks.extend(woken);
-            if !wakes.tasks.is_empty() || !self.group.is_rung() {
-                break;
+        self.group.unring();
+        self.group.flush();
+        self.group.deliver(&mut wakes);
+        wakes.wake_others();
+        let woken = self.group.take_woken();
+        for &task in &woken {
+            if let Some(task) = &self.tasks[task as usize] {
+                task.listed.task.take_wake();
             }
         }
+        wakes.tasks.extend(woken);
         self.sweep = wakes.tasks;
     }
 
@@ -109,9 +104,11 @@ impl GroupRun {
         let Some(Running { listed, future, span, .. }) = slot.take() else { return };
         self.left -= 1;
         let dropped = drop_future(future, span.as_deref());
-        if let Some(end) = end {
-            listed.finish(dropped.and(end));
-        }
+        // Values are the user's as well: the other tasks of the group must not feel it.
+        guarded(|| match end {
+            Some(end) => listed.finish(dropped.and(end)),
+            None => drop(listed),
+        });
     }
 }
 
@@ -150,6 +147,14 @@ fn drop_future(
     catch_unwind(AssertUnwindSafe(|| drop(future)))
 }
 
+/// Runs what may run users' code. A panic has been told where it came from, or cannot be.
+fn guarded(run: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+        // Dropping it might panic again.
+        std::mem::forget(panic);
+    }
+}
+
 impl Future for GroupRun {
     type Output = ();
 
@@ -169,7 +174,9 @@ impl Future for GroupRun {
                 None => {}
             }
         }
-        cx.waker().wake_by_ref();
+        // Goes on after timers, sockets and launches had their turn: a wake-up at once would come
+        // first.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
     }
 }
@@ -179,11 +186,8 @@ impl Drop for GroupRun {
     /// list.
     fn drop(&mut self) {
         for Running { listed, future, span, .. } in self.tasks.drain(..).flatten() {
-            if let Err(panic) = drop_future(future, span.as_deref()) {
-                // Dropping it might panic again.
-                std::mem::forget(panic);
-            }
-            drop(listed);
+            guarded(|| drop(drop_future(future, span.as_deref())));
+            guarded(|| drop(listed));
         }
         self.group.flush();
     }

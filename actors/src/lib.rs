@@ -29,6 +29,7 @@ mod messages;
 mod patience;
 mod round_timers;
 mod run_task;
+mod sealed;
 mod shared_barrier;
 mod stage_run;
 mod sync_cell;

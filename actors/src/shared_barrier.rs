@@ -1,8 +1,8 @@
 //! The machine of one stage attempt's syncs and those who wait for its answers.
 
 use crate::round_timers::RoundTimers;
+use crate::sealed::lock_sealed;
 use crate::sync_gatherer::GathererReply;
-use crate::task::lock;
 use crate::task_group::TaskGroup;
 use crate::{EventBus, SyncStatus, TimerFired, TimerRequest};
 use actix::Recipient;
@@ -39,9 +39,10 @@ struct State {
 }
 
 /// Groups that have been answered: usually one per thread.
-type Told = SmallVec<[Arc<TaskGroup>; 2]>;
+pub(crate) type Told = SmallVec<[Arc<TaskGroup>; 2]>;
 
-fn notify(told: Told) {
+/// Without a lock: a blocking task's group wakes its task.
+pub(crate) fn notify(told: Told) {
     for group in told {
         group.notify();
     }
@@ -58,10 +59,11 @@ impl State {
         self.waiting.binary_search_by_key(&token, |(token, _)| *token).ok()
     }
 
-    fn give_up(&mut self) {
+    /// Those who waited; dropped, best without a lock, they learn that nobody will answer.
+    fn give_up(&mut self) -> VecDeque<(ReplyToken, ReplyTo)> {
         self.is_given_up = !self.machine.is_closed();
-        self.waiting.clear();
         self.timers.end();
+        std::mem::take(&mut self.waiting)
     }
 }
 
@@ -101,12 +103,12 @@ impl SharedBarrier {
 
     /// Has this recipient told when timers fire.
     pub(crate) fn notify(&self, recipient: Recipient<TimerFired>) {
-        lock(&self.state).timers.notify(recipient);
+        lock_sealed(&self.state).timers.notify(recipient);
     }
 
     pub(crate) fn timer_fired(&self, key: SyncTimer) {
         let mut told = Told::new();
-        let mut state = lock(&self.state);
+        let mut state = lock_sealed(&self.state);
         for key in state.timers.fired(key) {
             self.run(&mut state, BarrierEvent::TimerFired(key), &mut told);
         }
@@ -116,46 +118,57 @@ impl SharedBarrier {
 
     /// Who the open round waits for; `None` if none is open.
     pub fn status(&self) -> Option<SyncStatus> {
-        let state = lock(&self.state);
+        let state = lock_sealed(&self.state);
         let (missing, epoch) = (state.machine.missing()?, state.machine.epoch());
         Some(SyncStatus { attempt: self.attempt, epoch, missing })
     }
 
-    pub(crate) fn request(&self, request: RequestToSync, reply_to: ReplyTo) {
-        let mut state = lock(&self.state);
+    /// `told`: who has been answered then, and is to be notified.
+    pub(crate) fn request(&self, request: RequestToSync, reply_to: ReplyTo, told: &mut Told) {
+        let mut state = lock_sealed(&self.state);
         if state.is_given_up {
             return;
         }
         let token = ReplyToken(state.next_token);
         state.next_token += 1;
         state.waiting.push_back((token, reply_to));
+        self.run(&mut state, BarrierEvent::RequestToSync { request, reply_to: token }, told);
+    }
+
+    /// A request of somebody who is no gatherer.
+    pub(crate) fn ask(&self, request: RequestToSync, caller: oneshot::Sender<SyncReply>) {
         let mut told = Told::new();
-        self.run(&mut state, BarrierEvent::RequestToSync { request, reply_to: token }, &mut told);
-        drop(state);
+        self.request(request, ReplyTo::Caller(caller), &mut told);
         notify(told);
     }
 
     pub(crate) fn handle(&self, event: BarrierEvent) {
         let mut told = Told::new();
-        self.run(&mut lock(&self.state), event, &mut told);
+        self.take(event, &mut told);
         notify(told);
+    }
+
+    /// `told`: who has been answered then, and is to be notified.
+    pub(crate) fn take(&self, event: BarrierEvent, told: &mut Told) {
+        self.run(&mut lock_sealed(&self.state), event, told);
     }
 
     /// Its actor is gone. Those who wait, and those who come, learn that nobody will answer; if the
     /// attempt had ended they are told that, as before.
     pub(crate) fn give_up(&self) {
-        lock(&self.state).give_up();
+        let waited = lock_sealed(&self.state).give_up();
+        drop(waited);
     }
 
-    /// Nothing in here runs users' code: answers are messages. `told`: who has them, and is to be
-    /// notified when the lock is gone.
+    /// Answers are messages: `told` has them, and is to be notified when the lock is gone. What of
+    /// users' code runs in here is a subscriber of the log.
     fn run(&self, state: &mut State, event: BarrierEvent, told: &mut Told) {
         let mut effects = std::mem::take(&mut state.effects);
         let handled = AssertUnwindSafe(|| state.machine.handle(event, &mut effects));
         if catch_unwind(handled).is_err() {
             // A bug of ours. On whatever thread this is, nobody may wait for what never comes.
             error!(attempt = %self.attempt, "the barrier of {} failed", self.attempt);
-            state.give_up();
+            drop(state.give_up());
             return;
         }
         let mut now = None;

@@ -1,7 +1,8 @@
 //! Gathers the arrivals of one gang on one thread, so that a round costs its barrier one message
 //! per thread, not one per task.
 
-use crate::shared_barrier::{ReplyTo, SharedBarrier};
+use crate::sealed::lock_sealed;
+use crate::shared_barrier::{ReplyTo, SharedBarrier, Told, notify};
 use crate::sync_cell::{Answer, PendingCalls, Since, SyncCell, Wakes};
 use crate::task::{CallWaker, lock};
 use crate::task_group::TaskGroup;
@@ -61,15 +62,10 @@ pub(crate) enum CallStep {
 
 /// What came of it.
 pub(crate) enum Polled {
-    Waits {
-        call: CallId,
-        is_something_to_send: bool,
-    },
+    /// `former`: to be dropped; it is the caller's code.
+    Waits { call: CallId, is_something_to_send: bool, former: CallWaker },
     /// `epoch`: the task's next.
-    Answered {
-        answer: Answer,
-        epoch: Epoch,
-    },
+    Answered { answer: Answer, epoch: Epoch },
 }
 
 enum Outgoing {
@@ -164,12 +160,12 @@ impl SyncGatherer {
     }
 
     pub(crate) fn epoch(&self, task: u32) -> Epoch {
-        lock(&self.state).cells[task as usize].machine.epoch()
+        lock_sealed(&self.state).cells[task as usize].machine.epoch()
     }
 
     /// Something happens to a task. Whom to wake, and whether there is something to be sent.
     pub(crate) fn handle(&self, task: u32, event: TaskSyncEvent) -> (Wakes, bool) {
-        let mut state = lock(&self.state);
+        let mut state = lock_sealed(&self.state);
         let (machine, mut shell) = state.task(task);
         machine.handle(event, &mut shell);
         (std::mem::take(&mut state.wakes), !state.outbox.items.is_empty())
@@ -185,7 +181,7 @@ impl SyncGatherer {
         mut waker: CallWaker,
         since: Option<&Since>,
     ) -> Polled {
-        let mut state = lock(&self.state);
+        let mut state = lock_sealed(&self.state);
         let (machine, mut shell) = state.task(task);
         let call = match step {
             CallStep::Waiting(call) => call,
@@ -197,26 +193,24 @@ impl SyncGatherer {
         };
         let Some(answer) = shell.calls.take_or_wait(call, &mut waker) else {
             let is_something_to_send = !shell.outbox.items.is_empty();
-            drop(state);
-            // It is the caller's code.
-            drop(waker);
-            return Polled::Waits { call, is_something_to_send };
+            return Polled::Waits { call, is_something_to_send, former: waker };
         };
         machine.taken(call);
         let epoch = machine.epoch();
         drop(state);
+        // It is the caller's code.
         drop(waker);
         Polled::Answered { answer, epoch }
     }
 
     /// Whether a request waits for its answer.
     pub(crate) fn waits(&self) -> bool {
-        !lock(&self.state).batches.is_empty()
+        !lock_sealed(&self.state).batches.is_empty()
     }
 
     /// A call that has not been answered is dropped. True if there is something to be sent.
     pub(crate) fn drop_call(&self, task: u32, call: CallId) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = lock_sealed(&self.state);
         let (machine, mut shell) = state.task(task);
         let waker = shell.calls.remove(call);
         machine.handle(TaskSyncEvent::Dropped(call), &mut shell);
@@ -229,29 +223,34 @@ impl SyncGatherer {
 
     /// Sends what the tasks have to say. The answers come to `group`, whose gatherer this is.
     pub(crate) fn flush(&self, group: &Arc<TaskGroup>) {
-        let mut sending = lock(&self.sending);
-        let mut batch = lock(&self.state).take_outgoing(&mut sending);
+        let mut told = Told::new();
+        let mut sending = lock_sealed(&self.sending);
+        let mut batch = lock_sealed(&self.state).take_outgoing(&mut sending);
         for item in sending.drain(..) {
             match item {
                 Outgoing::Request { request, .. } => {
                     let (attempt, epoch) = (request.attempt, request.epoch);
                     let group = Some(Arc::downgrade(group));
                     let reply = GathererReply { batch, attempt, epoch, group };
-                    self.barrier.request(request, ReplyTo::Gatherer(reply));
+                    self.barrier.request(request, ReplyTo::Gatherer(reply), &mut told);
                     batch += 1;
                 }
                 Outgoing::Withdraw(withdraw) => {
-                    self.barrier.handle(BarrierEvent::WithdrawSync(withdraw));
+                    self.barrier.take(BarrierEvent::WithdrawSync(withdraw), &mut told);
                 }
-                Outgoing::Left(left) => self.barrier.handle(BarrierEvent::TaskLeft(left)),
+                Outgoing::Left(left) => {
+                    self.barrier.take(BarrierEvent::TaskLeft(left), &mut told);
+                }
             }
         }
+        drop(sending);
+        notify(told);
     }
 
     /// Gives the barrier's answers to the tasks.
     pub(crate) fn deliver(&self, wakes: &mut Wakes) -> Vec<WaitingNote> {
         let mut notes = Vec::new();
-        let mut state = lock(&self.state);
+        let mut state = lock_sealed(&self.state);
         std::mem::swap(&mut state.wakes, wakes);
         let mut said = std::mem::take(&mut state.said);
         std::mem::swap(&mut said, &mut *lock(&self.inbox));
@@ -278,6 +277,9 @@ impl SyncGatherer {
         }
         state.said = said;
         std::mem::swap(&mut state.wakes, wakes);
+        // One who called again and again waits in several requests.
+        notes.sort_by_key(|(task_attempt, ..): &WaitingNote| *task_attempt);
+        notes.dedup_by_key(|(task_attempt, ..)| *task_attempt);
         notes
     }
 }
@@ -352,6 +354,7 @@ impl Outbox {
     fn withdraw(&mut self, withdraw: WithdrawSync) {
         for item in &mut self.items {
             if let Outgoing::Request { request, tasks } = item
+                && request.epoch == withdraw.epoch
                 && let Some(index) =
                     request.arrivals.iter().position(|it| it.partition == withdraw.partition)
             {

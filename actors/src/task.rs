@@ -181,8 +181,15 @@ impl Task {
 
     fn cancel(&self) {
         let killed = lock(&self.end).killed.clone();
-        if let Some(killed) = killed {
-            killed.cancel();
+        if let Some(killed) = killed
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| killed.cancel()))
+        {
+            // Dropping it might panic again.
+            std::mem::forget(panic);
+            error!(attempt = %self.attempt(), partition = %self.partition(),
+                "a waker of one who waits for a kill panicked");
+            // The others that wait in the task may not have been woken: so it is polled.
+            self.group.wake_task(self.index);
         }
     }
 

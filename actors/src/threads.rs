@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, Runtime};
 use tracing::error;
 
@@ -20,6 +20,8 @@ pub struct Threads(Arc<Mutex<Groups>>);
 struct Groups {
     next: u64,
     by_id: HashMap<GroupId, Group>,
+    /// Wait for the threads of groups that were released.
+    joiners: Vec<JoinHandle<()>>,
 }
 
 /// The threads of one executor, or the timers'.
@@ -95,8 +97,13 @@ impl Threads {
             // Those that run on threads of their own may still be to be named.
             lock(&groups.0).by_id.retain(|other, group| *other != id || !group.running.is_empty());
         });
-        if let Err(error) = started {
-            error!("the threads of a former executor are not waited for: {error}");
+        match started {
+            Ok(joiner) => {
+                let mut groups = lock(&self.0);
+                groups.joiners.retain(|joiner| !joiner.is_finished());
+                groups.joiners.push(joiner);
+            }
+            Err(error) => error!("the threads of a former executor are not waited for: {error}"),
         }
     }
 
@@ -111,15 +118,19 @@ impl Threads {
 
     /// Waits until all have ended, however long the tasks on them take.
     pub(crate) fn stop_and_join(&self) {
-        let groups = lock(&self.0)
-            .by_id
-            .values_mut()
-            .map(|it| std::mem::take(&mut it.threads))
-            .collect::<Vec<_>>();
+        let (groups, joiners) = {
+            let mut groups = lock(&self.0);
+            let threads = groups.by_id.values_mut().map(|it| std::mem::take(&mut it.threads));
+            (threads.collect::<Vec<_>>(), std::mem::take(&mut groups.joiners))
+        };
         for thread in groups.iter().flatten() {
             thread.arbiter.stop();
         }
         groups.into_iter().flatten().for_each(OwnedThread::end);
+        for joiner in joiners {
+            // It runs nobody's code but ours.
+            let _ = joiner.join();
+        }
     }
 }
 

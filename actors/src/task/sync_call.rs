@@ -1,6 +1,7 @@
 //! One call of a task to its gang's sync, as a future.
 
 use super::Task;
+use crate::sealed::sealed;
 use crate::sync_cell::Since;
 use crate::sync_gatherer::{CallStep, Polled, SyncGatherer};
 use bytes::Bytes;
@@ -44,7 +45,11 @@ impl SyncCall {
         message: Bytes,
         caller: &'static Location<'static>,
     ) -> Self {
-        SyncCall { task, state: CallState::New { method, message, caller }, since: None }
+        SyncCall {
+            task,
+            state: CallState::New { method, message: sealed(message), caller },
+            since: None,
+        }
     }
 }
 
@@ -56,6 +61,8 @@ impl Future for SyncCall {
         let Some(sync) = &task.group.sync else {
             return Poll::Ready(Err(SyncError::NotABarrierStage { attempt: task.attempt() }));
         };
+        // The caller's code: if it panics nothing has happened.
+        let waker = CallWaker::of(task, cx.waker());
         let step = match std::mem::replace(state, CallState::Done) {
             CallState::New { method, message, caller } => {
                 *since = task.log_entered(sync, caller);
@@ -64,13 +71,13 @@ impl Future for SyncCall {
             CallState::Waiting(call) => CallStep::Waiting(call),
             CallState::Done => panic!("a sync was polled after its end"),
         };
-        let waker = CallWaker::of(task, cx.waker());
         match sync.poll(task.index, step, waker, since.as_deref()) {
-            Polled::Waits { call, is_something_to_send } => {
+            Polled::Waits { call, is_something_to_send, former } => {
                 *state = CallState::Waiting(call);
                 if is_something_to_send {
                     task.group.send();
                 }
+                drop(former);
                 Poll::Pending
             }
             Polled::Answered { answer, epoch } => {
