@@ -92,9 +92,9 @@ impl Stage<Tasks> {
 
     /// Hands the stage in. Each task runs `code` on a thread that it shares with others, so the
     /// code must not block: while it does, what its neighbours have to say waits, their arrivals
-    /// among it. (A kill does not wait.) Its future need not be `Send`, and tokio's timers and I/O work in it. A
-    /// kill ends the waits of the context at once; other awaits go on unless they are wrapped in
-    /// [`until_killed`](TaskContext::until_killed).
+    /// among it. (A kill does not wait.) Its future need not be `Send`, and tokio's timers and I/O
+    /// work in it. A kill ends the waits of the context at once; other awaits go on unless they
+    /// are wrapped in [`until_killed`](TaskContext::until_killed).
     pub fn run<T, F>(self, runtime: &Runtime, code: F) -> StageHandle<T>
     where
         F: AsyncFn(BarrierTaskContext) -> TaskResult<T> + Send + Sync + 'static,
