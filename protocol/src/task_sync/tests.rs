@@ -128,6 +128,7 @@ fn a_call_asks_the_coordinator_for_the_current_epoch() {
         assert_eq!(feed(&mut state, call(1, method, "b")), [arrive(5, method, "b")]);
         assert_eq!(state, waiting(5, method, "b", &[1]));
         assert!(state.is_waiting());
+        assert_eq!(state.task_attempt(), TASK_ATTEMPT);
     }
 }
 
