@@ -101,6 +101,7 @@ impl BarrierTaskContext {
     ///
     /// # Errors
     /// If they cannot all come; see [`SyncError`].
+    #[inline]
     #[track_caller]
     pub fn barrier(&self) -> impl Future<Output = Result<(), SyncError>> + Send + use<> {
         let call = self.task.task.sync(SyncMethod::Barrier, Bytes::new(), Location::caller());

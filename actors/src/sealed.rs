@@ -35,8 +35,14 @@ impl Drop for Message {
 
 /// The same bytes; their owner's `Drop`, which may take locks of its own or its time, never runs
 /// under a sealed lock.
+#[inline]
 pub(crate) fn sealed(message: Bytes) -> Bytes {
-    if message.is_empty() { Bytes::new() } else { Bytes::from_owner(Message(message)) }
+    if message.is_empty() { Bytes::new() } else { seal(message) }
+}
+
+#[inline(never)]
+fn seal(message: Bytes) -> Bytes {
+    Bytes::from_owner(Message(message))
 }
 
 /// Locks a mutex under which messages may be dropped.

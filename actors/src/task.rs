@@ -153,6 +153,7 @@ impl Task {
     }
 
     /// Arrives at the gang's next sync with `message`; resolves with the release.
+    #[inline]
     pub fn sync(
         self: &Arc<Self>,
         method: SyncMethod,

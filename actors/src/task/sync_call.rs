@@ -39,6 +39,7 @@ pub(crate) enum CallWaker {
 }
 
 impl SyncCall {
+    #[inline]
     pub(super) fn new(
         task: Arc<Task>,
         method: SyncMethod,
