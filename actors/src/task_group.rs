@@ -149,7 +149,7 @@ impl TaskGroup {
     }
 
     /// What has to happen after an event, once no lock is held.
-    pub(crate) fn settle(self: &Arc<Self>, mut wakes: Wakes, is_something_to_send: bool) {
+    fn settle(self: &Arc<Self>, mut wakes: Wakes, is_something_to_send: bool) {
         if !wakes.is_empty() {
             wakes.wake_others();
             for task in wakes.tasks {

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Which call a task made to reach the sync. All tasks of a round must make the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+// A word, as what it travels with: as a byte it has its neighbours copied across word boundaries,
+// in every arrival and release.
 #[repr(u64)]
 pub enum SyncMethod {
     /// `barrier()`: no payload.
