@@ -1,7 +1,7 @@
 //! The async tasks of an attempt on one thread are polled together: nobody notices.
 
 use futures_util::future::join_all;
-use phalanx::{Config, Runtime, Stage, TaskFailure};
+use phalanx::{Config, Runtime, Stage, SyncError, TaskFailure};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -143,4 +143,30 @@ fn when_their_thread_ends_each_is_lost_even_if_dropping_them_panics() {
     dropped.sort();
     assert_eq!(dropped, [0, 1, 2, 3]);
     runtime.shutdown_blocking(Duration::from_secs(5)).unwrap();
+}
+
+/// A gang of 6 in which one fails as soon as it is released; what each was told of the release.
+fn told_of_the_release(runtime: &Runtime, blocking: bool) -> Vec<Result<(), SyncError>> {
+    let (tell, told) = mpsc::channel();
+    let after = move |rank: usize, released: Result<(), SyncError>| {
+        tell.send(released).unwrap();
+        if rank == 1 { Err("right after the release".into()) } else { Ok(()) }
+    };
+    let stage = Stage::tasks(6).max_attempts(1);
+    let ended = if blocking {
+        stage.run_blocking(runtime, move |ctx| after(ctx.rank(), ctx.barrier())).wait()
+    } else {
+        stage.run(runtime, async move |ctx| after(ctx.rank(), ctx.barrier().await)).wait()
+    };
+    ended.unwrap_err();
+    told.iter().take(6).collect()
+}
+
+#[test]
+fn a_release_is_not_overtaken_by_the_kill_that_follows_from_it() {
+    let runtime = runtime(6, 2);
+    for round in 0..300 {
+        let told = told_of_the_release(&runtime, round % 2 == 0);
+        assert!(told.len() == 6 && told.iter().all(Result::is_ok), "round {round}: {told:?}");
+    }
 }

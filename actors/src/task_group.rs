@@ -135,15 +135,21 @@ impl TaskGroup {
         if self.is_polled() {
             self.ring();
         } else {
-            let mut wakes = Wakes::default();
-            self.deliver(&mut wakes);
-            self.settle(wakes, false);
+            self.deliver_now();
         }
+    }
+
+    fn deliver_now(self: &Arc<Self>) {
+        let mut wakes = Wakes::default();
+        self.deliver(&mut wakes);
+        self.settle(wakes, false);
     }
 
     /// Something happens to one of its tasks.
     pub(crate) fn sync_event(self: &Arc<Self>, task: u32, event: TaskSyncEvent) {
         let Some(sync) = &self.sync else { return };
+        // A kill does not overtake the release that it follows from.
+        self.deliver_now();
         let (wakes, is_something_to_send) = sync.handle(task, event);
         self.settle(wakes, is_something_to_send);
     }
