@@ -2,11 +2,9 @@
 
 mod checkpoint_file;
 
-use crate::codec;
 use bytes::Bytes;
 use checkpoint_file::{CheckpointFile, claim_run, list, path_of, read, write};
 use phalanx_protocol::PartitionId;
-use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -78,6 +76,12 @@ pub enum CheckpointError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The driver, which keeps the checkpoints, could not save or read it.
+    #[error("the driver keeps the checkpoints: {reason}")]
+    AtDriver {
+        /// What it says.
         reason: String,
     },
     /// The thread that did the work is gone.
@@ -185,10 +189,7 @@ impl Checkpoints {
 
     /// The newest checkpoint that this attempt has not written itself, so that all tasks of the
     /// attempt find the same. A leftover of an earlier attempt is given nothing.
-    pub(crate) fn restore<T: DeserializeOwned>(
-        &self,
-        attempt: u32,
-    ) -> Result<Option<Restored<T>>, CheckpointError> {
+    pub(crate) fn restore(&self, attempt: u32) -> Result<Option<(u64, Bytes)>, CheckpointError> {
         let mut state = self.lock();
         if attempt < state.attempt {
             return Ok(None);
@@ -198,11 +199,7 @@ impl Checkpoints {
             Place::Memory => state.in_memory.get(&key).cloned().unwrap_or_default(),
             Place::Directory { directory, stage } => read(&path_of(directory, key), stage, key)?,
         };
-        drop(state);
-        let step = key.step;
-        let value = codec::decode(&bytes)
-            .map_err(|error| CheckpointError::Decode { step, reason: error.to_string() })?;
-        Ok(Some(Restored { step, value }))
+        Ok(Some((key.step, bytes)))
     }
 
     /// What the current attempt restores.

@@ -2,6 +2,7 @@
 
 mod keys;
 
+use crate::program::is_variable;
 use keys::KEYS;
 use phalanx_actors::DURATION_MAX;
 use phalanx_protocol::SchedulerConfig;
@@ -55,6 +56,18 @@ pub struct Config {
     pub checkpoint_directory: Option<PathBuf>,
     /// `checkpoint.keep`: newest checkpoints kept of a stage.
     pub checkpoint_keep: usize,
+    /// `link.heartbeat_interval`: pause between two heartbeats of driver and executors.
+    pub link_heartbeat_interval: Duration,
+    /// `link.heartbeat_timeout`: after so much silence the other side of a link is lost.
+    pub link_heartbeat_timeout: Duration,
+    /// `link.reconnect_timeout`: how long an executor tries to reach its driver, at first and after
+    /// it lost it.
+    pub link_reconnect_timeout: Duration,
+    /// `link.max_payload`: bytes that an input or a value may have that goes to another process.
+    pub link_max_payload: usize,
+    /// `link.max_queued`: bytes that may wait for one who reads slowly; who has more waiting is
+    /// cut off.
+    pub link_max_queued: usize,
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -81,6 +94,11 @@ impl Default for Config {
             sync_max_message_size: 256 << 20,
             checkpoint_directory: None,
             checkpoint_keep: 2,
+            link_heartbeat_interval: Duration::from_secs(1),
+            link_heartbeat_timeout: Duration::from_secs(10),
+            link_reconnect_timeout: Duration::from_secs(10),
+            link_max_payload: 256 << 20,
+            link_max_queued: 1 << 30,
         }
     }
 }
@@ -179,7 +197,8 @@ impl Config {
         Ok(())
     }
 
-    /// Takes the settings among these variables; those without the prefix `PHALANX_` are others'.
+    /// Takes the settings among these variables; those without the prefix `PHALANX_` are others',
+    /// and some say what a process is (see [`phalanx::main`](crate::main)), not what it is set to.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -187,8 +206,8 @@ impl Config {
         &mut self,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(), ConfigError> {
-        for (name, value) in variables.into_iter().filter(|(name, _)| name.starts_with("PHALANX_"))
-        {
+        let ours = |name: &str| name.starts_with("PHALANX_") && !is_variable(name);
+        for (name, value) in variables.into_iter().filter(|(name, _)| ours(name)) {
             let key = KEYS.iter().find(|key| key.variable() == name);
             let key = key.map_or(name.as_str(), |key| key.name);
             self.set_from(key, &value, &name)?;

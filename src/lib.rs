@@ -29,10 +29,14 @@
 mod barrier_task_context;
 pub mod blocking;
 mod checkpoint;
+pub mod cluster;
 mod codec;
 mod config;
 mod event_stream;
+mod program;
 mod reduce;
+mod registry;
+mod remote_stage;
 mod runtime;
 pub mod simulation;
 mod stage;
@@ -45,8 +49,10 @@ pub use phalanx_protocol as protocol;
 
 pub use barrier_task_context::{BarrierTaskContext, CollectiveError};
 pub use checkpoint::{CheckpointError, Restored};
+pub use cluster::{Cluster, ClusterError};
 pub use config::{Config, ConfigError};
 pub use event_stream::{EventStream, EventStreamError};
+pub use phalanx_actors::remote::{TlsFiles, Token};
 pub use phalanx_actors::{BoxError, EventRecord, RuntimeStatus, SyncStatus};
 pub use phalanx_protocol::{
     Epoch, ExecutorId, ExecutorResources, ExecutorStatus, FailureCause, Incarnation, LeaveReason,
@@ -54,9 +60,11 @@ pub use phalanx_protocol::{
     StagePhase, StageStatus, SyncError, SyncMethod, TaskAttemptId, TaskFailure, TaskInfo,
     TaskOrigin, TaskOutcome, TaskStatus,
 };
+pub use program::main;
 pub use reduce::{Numbers, ReduceError, ReduceOp, Reducible};
+pub use registry::Registry;
 pub use runtime::{LeftBehind, Runtime, RuntimeBuilder, ShutdownError, StartError};
-pub use stage::{Partitions, Stage, Tasks};
+pub use stage::{Named, Partitions, Stage, Tasks};
 pub use stage_error::StageError;
 pub use stage_handle::{StageControl, StageHandle};
 pub use task_context::{Progress, TaskContext};

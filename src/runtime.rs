@@ -1,14 +1,16 @@
 //! Slots and threads, inside any program.
 
+use crate::cluster::RunningCluster;
 use crate::event_stream::EventStream;
 use crate::{
-    Config, ConfigError, ExecutorId, ExecutorResources, PartitionId, RuntimeStatus, StageAttemptId,
-    StageId, TaskAttemptId,
+    Cluster, ClusterError, Config, ConfigError, ExecutorId, ExecutorResources, PartitionId,
+    Registry, RuntimeStatus, StageAttemptId, StageId, TaskAttemptId,
 };
 use actix::Addr;
 use phalanx_actors::testing::ManualTimer;
 use phalanx_actors::{ActorSystem, GetStatus, RemoveExecutor, SystemConfig, TaskSchedulerActor};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,6 +30,8 @@ pub struct Runtime {
 struct Inner {
     system: ActorSystem,
     config: Config,
+    registry: Option<Registry>,
+    cluster: Option<RunningCluster>,
     next_stage: AtomicU64,
 }
 
@@ -37,6 +41,8 @@ struct Inner {
 pub struct RuntimeBuilder {
     config: Config,
     executors: Vec<ExecutorResources>,
+    registry: Option<Registry>,
+    cluster: Option<Cluster>,
     manual_time: bool,
 }
 
@@ -49,6 +55,12 @@ pub enum StartError {
     /// The system gives no threads.
     #[error(transparent)]
     Threads(#[from] phalanx_actors::StartError),
+    /// Two codes in the registry have the same name.
+    #[error("the registry has two codes named '{0}'")]
+    RegisteredTwice(String),
+    /// Executors of other processes cannot join.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
 }
 
 /// Tasks that had not ended when the shutdown's grace was over. Everything else is shut down; every
@@ -121,6 +133,19 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Gives it code that stages name; see [`Stage::named`](crate::Stage::named).
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// Has executors of other processes join. The runtime then has none in this process, unless
+    /// [`executor`](Self::executor) adds some, and runs registered code only.
+    pub fn cluster(mut self, cluster: Cluster) -> Self {
+        self.cluster = Some(cluster);
+        self
+    }
+
     /// Has time pass only when [`Runtime::manual_timer`] is told to: timeouts, retry delays and
     /// checks of hours run in a test at once.
     pub fn manual_time(mut self) -> Self {
@@ -142,9 +167,12 @@ impl RuntimeBuilder {
     /// # Errors
     /// As [`RuntimeBuilder::start`].
     pub fn start_recorded(self) -> Result<(Runtime, EventStream), StartError> {
-        let RuntimeBuilder { config, mut executors, manual_time } = self;
+        let RuntimeBuilder { config, mut executors, registry, cluster, manual_time } = self;
         config.validate()?;
-        if executors.is_empty() {
+        if let Some(name) = registry.as_ref().and_then(Registry::twice) {
+            return Err(StartError::RegisteredTwice(name.to_owned()));
+        }
+        if executors.is_empty() && cluster.is_none() {
             executors.push(ExecutorResources::new(config.slots));
         }
         let system = ActorSystem::start(SystemConfig {
@@ -159,8 +187,14 @@ impl RuntimeBuilder {
         }
         // Their joining is over and told when this returns: no subscriber sees half of it.
         drop(pollster::block_on(system.scheduler().send(GetStatus)));
+        let cluster = cluster.map(|cluster| {
+            let registry = registry.as_ref().ok_or(ClusterError::NoRegistry)?;
+            cluster.start(&system, registry, &config)
+        });
+        let cluster = cluster.transpose()?;
         let next_stage = AtomicU64::new(0);
-        Ok((Runtime { inner: Arc::new(Inner { system, config, next_stage }) }, events))
+        let inner = Inner { system, config, registry, cluster, next_stage };
+        Ok((Runtime { inner: Arc::new(inner) }, events))
     }
 }
 
@@ -225,13 +259,17 @@ impl Runtime {
 
     /// Ends all stages (they fail with [`StageFailure::Shutdown`](crate::StageFailure::Shutdown)),
     /// kills all tasks, waits for them up to `grace`, and ends the threads. Takes at most `grace`
-    /// and about a second, even if a task never returns. May be called by several at once: the
+    /// and about a second, even if a task never returns; executors that are processes have some
+    /// seconds more, and then are ended. May be called by several at once: the
     /// shortest grace counts, and all are told the same.
     ///
     /// # Errors
     /// Names the tasks that did not end in time.
     pub async fn shutdown(&self, grace: Duration) -> Result<(), ShutdownError> {
         let left = self.inner.system.shutdown(grace).await;
+        if let Some(cluster) = &self.inner.cluster {
+            cluster.end().await;
+        }
         let tasks = left.iter().map(|task| LeftBehind {
             stage_name: task.stage_name().clone(),
             attempt: task.attempt(),
@@ -259,6 +297,19 @@ impl Runtime {
     /// The timer, if the runtime was started with [`RuntimeBuilder::manual_time`].
     pub fn manual_timer(&self) -> Option<&Addr<ManualTimer>> {
         self.inner.system.manual_timer()
+    }
+
+    /// Where executors of other processes dial in, if the runtime was started with a [`Cluster`].
+    pub fn listen_address(&self) -> Option<SocketAddr> {
+        self.inner.cluster.as_ref().map(|cluster| cluster.address)
+    }
+
+    pub(crate) fn has_cluster(&self) -> bool {
+        self.inner.cluster.is_some()
+    }
+
+    pub(crate) fn registry(&self) -> Option<&Registry> {
+        self.inner.registry.as_ref()
     }
 
     pub(crate) fn next_stage_id(&self) -> StageId {

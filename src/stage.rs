@@ -1,12 +1,16 @@
 //! What to run.
 
+mod named;
+
 use crate::checkpoint::Checkpoints;
 use crate::reduce::SharedFold;
+use crate::remote_stage::StageSide;
 use crate::stage_handle::{StageControl, StageHandle};
 use crate::task_context::{StageProgress, StageShared};
 use crate::{
     BarrierTaskContext, Config, OnFailure, Runtime, StageFailure, TaskContext, TaskResult, blocking,
 };
+pub use named::Named;
 use phalanx_actors::{Payload, StageEnded, Submit, Task, TaskBody};
 use phalanx_protocol::{
     InvalidAmount, InvalidStage, StageKind, StageSpec, SubmitStage, TaskResources,
@@ -101,7 +105,7 @@ impl Stage<Tasks> {
         T: Send + 'static,
     {
         let code = Arc::new(code);
-        submit(runtime, self.partitions.0, self.options, |shared| {
+        submit_closure(runtime, self.partitions.0, self.options, |shared| {
             TaskBody::Async(Arc::new(move |task| {
                 let (code, ctx) = (code.clone(), context(task, &shared));
                 Box::pin(async move { code(ctx).await.map(payload) })
@@ -116,7 +120,7 @@ impl Stage<Tasks> {
         F: Fn(blocking::BarrierTaskContext) -> TaskResult<T> + Send + Sync + 'static,
         T: Send + 'static,
     {
-        submit(runtime, self.partitions.0, self.options, |shared| {
+        submit_closure(runtime, self.partitions.0, self.options, |shared| {
             TaskBody::Blocking(Arc::new(move |task| {
                 let ctx = blocking::BarrierTaskContext::new(context(task, &shared));
                 code(ctx).map(payload)
@@ -139,7 +143,7 @@ impl<I: Send + Sync + 'static> Stage<Partitions<I>> {
         T: Send + 'static,
     {
         let (code, inputs) = (Arc::new(code), self.partitions.0);
-        submit(runtime, inputs.len(), self.options, |shared| {
+        submit_closure(runtime, inputs.len(), self.options, |shared| {
             TaskBody::Async(Arc::new(move |task| {
                 let input = inputs[task.partition().0 as usize].clone();
                 let (code, ctx) = (code.clone(), context(task, &shared));
@@ -155,7 +159,7 @@ impl<I: Send + Sync + 'static> Stage<Partitions<I>> {
         T: Send + 'static,
     {
         let inputs = self.partitions.0;
-        submit(runtime, inputs.len(), self.options, |shared| {
+        submit_closure(runtime, inputs.len(), self.options, |shared| {
             TaskBody::Blocking(Arc::new(move |task| {
                 let input = inputs[task.partition().0 as usize].clone();
                 let ctx = blocking::BarrierTaskContext::new(context(task, &shared));
@@ -264,9 +268,7 @@ fn payload<T: Send + 'static>(value: T) -> Payload {
 }
 
 fn context(task: Arc<Task>, shared: &Arc<StageShared>) -> BarrierTaskContext {
-    shared.progress.begin(task.attempt().attempt);
-    shared.checkpoints.begin(task.attempt().attempt);
-    BarrierTaskContext::new(TaskContext { task, shared: shared.clone() })
+    BarrierTaskContext::new(TaskContext::begin(task, shared.clone()))
 }
 
 fn spec(options: Options, num_tasks: usize, config: &Config) -> Result<StageSpec, String> {
@@ -295,11 +297,29 @@ fn spec(options: Options, num_tasks: usize, config: &Config) -> Result<StageSpec
     })
 }
 
-fn submit<T: 'static>(
+/// A closure cannot go to another process.
+fn submit_closure<T: 'static>(
     runtime: &Runtime,
     num_tasks: usize,
     options: Options,
     body: impl FnOnce(Arc<StageShared>) -> TaskBody,
+) -> StageHandle<T> {
+    let is_remote = runtime.has_cluster();
+    submit(runtime, num_tasks, options, value_of::<T>, |shared| match is_remote {
+        false => Ok(body(shared)),
+        true => Err("its code is a closure, and the runtime's executors are other processes: \
+                     register the code by name and use Stage::named"
+            .to_owned()),
+    })
+}
+
+/// `read`: makes the values of what the tasks hand over.
+fn submit<T: 'static>(
+    runtime: &Runtime,
+    num_tasks: usize,
+    options: Options,
+    read: fn(Payload) -> Result<T, String>,
+    body: impl FnOnce(Arc<StageShared>) -> Result<TaskBody, String>,
 ) -> StageHandle<T> {
     let config = runtime.config();
     let directory =
@@ -314,10 +334,10 @@ fn submit<T: 'static>(
     let control =
         StageControl { id, name, progress: progress.clone(), scheduler, outcome: watched };
     let max_message_size = config.sync_max_message_size;
-    let fold = SharedFold::default();
-    let body = body(Arc::new(StageShared { max_message_size, progress, checkpoints, fold }));
-    match spec(options, num_tasks, config) {
-        Ok(spec) => {
+    let side = StageSide::Here { progress, checkpoints };
+    let body = body(Arc::new(StageShared { max_message_size, side, fold: SharedFold::default() }));
+    match spec(options, num_tasks, config).and_then(|spec| Ok((spec, body?))) {
+        Ok((spec, body)) => {
             let submit = SubmitStage { stage: id, spec };
             runtime.scheduler().do_send(Submit { submit, body, ended, outcome });
         }
@@ -325,8 +345,12 @@ fn submit<T: 'static>(
             let failure = StageFailure::Refused { reason };
             outcome.send_replace(Some(Err(failure.clone())));
             // The receiver is in this function.
-            drop(ended.send(StageEnded { result: Err((failure, None)), body }));
+            drop(ended.send(StageEnded { result: Err((failure, None)), body: None }));
         }
     }
-    StageHandle::new(control, end)
+    StageHandle::new(control, end, read)
+}
+
+fn value_of<T: 'static>(payload: Payload) -> Result<T, String> {
+    Ok(*payload.downcast().expect("the stage's own code made the value"))
 }

@@ -9,7 +9,6 @@ use phalanx_actors::{
 };
 use phalanx_protocol::PartitionId;
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 pub struct StageHandle<T> {
     control: StageControl,
     ended: oneshot::Receiver<StageEnded>,
-    value: PhantomData<fn() -> T>,
+    read: fn(Payload) -> Result<T, String>,
 }
 
 /// The controls of a stage, apart from its result: any number of clones, from any thread.
@@ -54,8 +53,13 @@ impl<T> fmt::Debug for StageHandle<T> {
 }
 
 impl<T: 'static> StageHandle<T> {
-    pub(crate) fn new(control: StageControl, ended: oneshot::Receiver<StageEnded>) -> Self {
-        StageHandle { control, ended, value: PhantomData }
+    /// `read`: makes the values of what the tasks hand over, or says why it cannot.
+    pub(crate) fn new(
+        control: StageControl,
+        ended: oneshot::Receiver<StageEnded>,
+        read: fn(Payload) -> Result<T, String>,
+    ) -> Self {
+        StageHandle { control, ended, read }
     }
 
     /// The controls, to be kept while this handle is awaited elsewhere.
@@ -97,19 +101,23 @@ impl<T: 'static> Future for StageHandle<T> {
         // No answer: the runtime is gone.
         let ended = ready!(Pin::new(&mut self.ended).poll(cx))
             .map_or_else(|_| Err((StageFailure::Shutdown, None)), |ended| ended.result);
-        Poll::Ready(ended.map(|values| values.into_iter().map(value_of).collect()).map_err(
-            |(failure, source)| StageError {
-                stage: self.control.id,
-                name: self.control.name.to_string(),
-                failure: Box::new(failure),
-                source,
-            },
-        ))
+        let values = ended.and_then(|values| {
+            let read = |(partition, value)| {
+                (self.read)(value).map_err(|error| {
+                    let reason =
+                        format!("the value of partition {partition} cannot be read: {error}");
+                    (StageFailure::Refused { reason }, None)
+                })
+            };
+            values.into_iter().enumerate().map(read).collect()
+        });
+        Poll::Ready(values.map_err(|(failure, source)| StageError {
+            stage: self.control.id,
+            name: self.control.name.to_string(),
+            failure: Box::new(failure),
+            source,
+        }))
     }
-}
-
-fn value_of<T: 'static>(payload: Payload) -> T {
-    *payload.downcast().expect("the stage's own code made the value")
 }
 
 impl StageControl {

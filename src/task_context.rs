@@ -1,7 +1,7 @@
 //! What every task knows and can do, in any stage.
 
-use crate::checkpoint::Checkpoints;
 use crate::reduce::SharedFold;
+use crate::remote_stage::StageSide;
 use crate::{CheckpointError, Restored, StageAttemptId, StageId, SyncError, codec};
 use bytes::Bytes;
 use phalanx_actors::Task;
@@ -32,8 +32,7 @@ pub struct Progress {
 /// once the stage and its tasks have ended.
 pub(crate) struct StageShared {
     pub(crate) max_message_size: usize,
-    pub(crate) progress: Arc<StageProgress>,
-    pub(crate) checkpoints: Checkpoints,
+    pub(crate) side: StageSide,
     pub(crate) fold: SharedFold,
 }
 
@@ -59,7 +58,7 @@ impl StageProgress {
         }
     }
 
-    fn report(&self, attempt: u32, rank: usize, report: Progress) {
+    pub(crate) fn report(&self, attempt: u32, rank: usize, report: Progress) {
         let mut progress = self.lock();
         if progress.0 == attempt {
             progress.1[rank] = Some(report);
@@ -72,6 +71,12 @@ impl StageProgress {
 }
 
 impl TaskContext {
+    /// Of a task that is about to begin.
+    pub(crate) fn begin(task: Arc<Task>, shared: Arc<StageShared>) -> Self {
+        shared.side.begin(task.attempt());
+        TaskContext { task, shared }
+    }
+
     /// The task's partition, `0..num_tasks`.
     pub fn partition_id(&self) -> PartitionId {
         self.task.partition()
@@ -186,8 +191,8 @@ impl TaskContext {
 
     /// Tells those who watch the stage how far this task is. Cheap: keeps only the last.
     pub fn report_progress(&self, done: u64, total: u64) {
-        let (attempt, rank) = (self.stage_attempt_number(), self.rank());
-        self.shared.progress.report(attempt, rank, Progress { done, total });
+        let (attempt, partition) = (self.stage_attempt(), self.partition_id());
+        self.shared.side.report_progress(attempt, partition, Progress { done, total });
     }
 
     pub(crate) fn checkpoint_bytes<T: Serialize + ?Sized>(
@@ -199,13 +204,16 @@ impl TaskContext {
     }
 
     pub(crate) fn save_checkpoint(&self, step: u64, bytes: Bytes) -> Result<(), CheckpointError> {
-        let (attempt, partition) = (self.stage_attempt_number(), self.partition_id());
-        self.shared.checkpoints.save(attempt, step, partition, bytes)
+        self.shared.side.save(self.stage_attempt(), self.partition_id(), step, bytes)
     }
 
     pub(crate) fn restore_checkpoint<T: DeserializeOwned>(
         &self,
     ) -> Result<Option<Restored<T>>, CheckpointError> {
-        self.shared.checkpoints.restore(self.stage_attempt_number())
+        let restored = self.shared.side.restore(self.stage_attempt(), self.partition_id())?;
+        let Some((step, bytes)) = restored else { return Ok(None) };
+        let value = codec::decode(&bytes)
+            .map_err(|error| CheckpointError::Decode { step, reason: error.to_string() })?;
+        Ok(Some(Restored { step, value }))
     }
 }

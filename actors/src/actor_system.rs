@@ -1,7 +1,9 @@
 //! All actors, on threads of their own, embedded in whatever the host runs on.
 
 use crate::executor_actor::{ExecutorConfig, SchedulerLink};
+use crate::remote::{Host, LinkConfig, ListenError, Listener};
 use crate::run_task::RunningTasks;
+use crate::task::lock;
 use crate::testing::ManualTimer;
 use crate::threads::Threads;
 use crate::{
@@ -10,8 +12,9 @@ use crate::{
 use actix::prelude::*;
 use phalanx_protocol::{ExecutorId, ExecutorResources, Incarnation, SchedulerConfig};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 use thiserror::Error;
@@ -30,7 +33,9 @@ pub struct ActorSystem {
     manual_timer: Option<Addr<ManualTimer>>,
     events: EventBus,
     threads: Threads,
-    next_executor: AtomicU64,
+    next_executor: Arc<AtomicU64>,
+    /// Where executors of other processes dial in, if they may.
+    listener: Arc<Mutex<Option<Listener>>>,
     /// Set once the shutdown is over: the tasks that had not ended.
     ended: watch::Receiver<Option<Vec<Arc<Task>>>>,
 }
@@ -74,9 +79,14 @@ impl ActorSystem {
         let (end, ended) = watch::channel(None);
         let threads = Threads::new();
         let events = EventBus::new(config.events_capacity);
-        let (in_thread, bus) = (threads.clone(), events.clone());
+        let listener: Arc<Mutex<Option<Listener>>> = Arc::default();
+        let (in_thread, bus, dialled) = (threads.clone(), events.clone(), listener.clone());
         let control = move || {
             run_control_thread(&config, &bus, &in_thread, &ready);
+            let listener = lock(&dialled).take();
+            if let Some(listener) = listener {
+                listener.end();
+            }
             join_bounded(in_thread.clone());
             // Nobody may be left to be told.
             let _ = end.send(Some(in_thread.running_tasks()));
@@ -90,8 +100,53 @@ impl ActorSystem {
             .recv()
             .map_err(|error| StartError { what: "control", source: gone(error) })??;
         let Started { system, scheduler, manual_timer } = started;
-        let next_executor = AtomicU64::new(0);
-        Ok(ActorSystem { system, scheduler, manual_timer, events, threads, next_executor, ended })
+        let next_executor = Arc::default();
+        Ok(ActorSystem {
+            system,
+            scheduler,
+            manual_timer,
+            events,
+            threads,
+            next_executor,
+            listener,
+            ended,
+        })
+    }
+
+    /// Takes in executors of other processes from now on, until the shutdown. Returns where they
+    /// find it.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on, or is open to others without a token or TLS.
+    pub fn listen(&self, config: LinkConfig) -> Result<SocketAddr, ListenError> {
+        let mut listener = lock(&self.listener);
+        if let Some(listener) = &*listener {
+            return Err(ListenError::Twice(listener.address()));
+        }
+        let host = Host {
+            scheduler: self.scheduler.clone(),
+            link: self.scheduler_link(),
+            control: self.system.arbiter().clone(),
+            next_executor: self.next_executor.clone(),
+        };
+        let address = listener.insert(Listener::start(config, host)?).address();
+        // The control thread takes it when it ends, or has ended already.
+        let has_ended = self.ended.borrow().is_some();
+        match listener.take_if(|_| has_ended) {
+            Some(late) => {
+                late.end();
+                Err(ListenError::Ended)
+            }
+            None => Ok(address),
+        }
+    }
+
+    fn scheduler_link(&self) -> SchedulerLink {
+        SchedulerLink {
+            join: self.scheduler.clone().recipient(),
+            ended: self.scheduler.clone().recipient(),
+            lost: self.scheduler.clone().recipient(),
+        }
     }
 
     /// The scheduler's address: `Submit`, `CancelStage`, `GetStatus` and so on.
@@ -127,11 +182,7 @@ impl ActorSystem {
             resources,
             worker_threads,
         };
-        let scheduler = SchedulerLink {
-            join: self.scheduler.clone().recipient(),
-            ended: self.scheduler.clone().recipient(),
-            lost: self.scheduler.clone().recipient(),
-        };
+        let scheduler = self.scheduler_link();
         let (tell, told) = oneshot::channel();
         let threads = self.threads.clone();
         self.system.arbiter().spawn_fn(move || {

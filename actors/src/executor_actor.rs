@@ -1,7 +1,8 @@
 //! The running tasks of one executor.
 
 use crate::group_run::GroupRun;
-use crate::run_task::{Listed, Reporter, RunningTasks, TaskBody, run_blocking};
+use crate::remote::DriverLink;
+use crate::run_task::{Listed, NamedCode, Report, Reporter, RunningTasks, run_blocking};
 use crate::task::Task;
 use crate::task_group::TaskGroup;
 use crate::threads::{GroupId, Threads};
@@ -26,9 +27,17 @@ pub struct ExecutorActor {
     workers: Vec<ArbiterHandle>,
     /// Has the running tasks; shared by all of them.
     reporter: Arc<Reporter>,
-    scheduler: SchedulerLink,
+    superior: Superior,
     /// Whether the scheduler knows already that this executor goes.
     given_up: bool,
+}
+
+/// Who is told of the executor's own end.
+pub(crate) enum Superior {
+    /// The scheduler is in this process.
+    Scheduler(SchedulerLink),
+    /// It is the driver's; this process ends with its executor.
+    Driver(Arc<DriverLink>),
 }
 
 /// What an executor is.
@@ -68,29 +77,31 @@ impl ExecutorActor {
         threads: Threads,
         scheduler: SchedulerLink,
     ) -> io::Result<Addr<Self>> {
-        let running = RunningTasks::default();
-        let (group, workers) = threads.spawn(config.worker_threads.max(1), running.clone())?;
-        let reporter = Arc::new(Reporter {
-            executor: config.executor,
-            incarnation: config.incarnation,
-            scheduler: scheduler.ended.clone(),
-            running,
-        });
-        let actor = ExecutorActor {
-            config: config.clone(),
-            threads,
-            group,
-            workers,
-            reporter,
-            scheduler: scheduler.clone(),
-            given_up: false,
-        };
-        let addr = actor.start();
+        let (to, running) = (Arc::new(scheduler.ended.clone()), RunningTasks::default());
+        let superior = Superior::Scheduler(scheduler.clone());
+        let addr = ExecutorActor::start_under(superior, to, running, config.clone(), threads)?;
         let ExecutorConfig { executor, incarnation, address, resources, .. } = config;
         let joined = ExecutorJoined { executor, incarnation, address, resources };
         let link = ExecutorLink::local(addr.clone());
         scheduler.join.do_send(JoinExecutor { joined, link });
         Ok(addr)
+    }
+
+    /// Starts the executor's threads and actor on the current arbiter. `running`: will have the
+    /// tasks that run. `to`: is told how they end.
+    pub(crate) fn start_under(
+        superior: Superior,
+        to: Arc<dyn Report>,
+        running: RunningTasks,
+        config: ExecutorConfig,
+        threads: Threads,
+    ) -> io::Result<Addr<Self>> {
+        let (group, workers) = threads.spawn(config.worker_threads.max(1), running.clone())?;
+        let ExecutorConfig { executor, incarnation, .. } = config;
+        let reporter = Arc::new(Reporter { executor, incarnation, to, running });
+        let actor =
+            ExecutorActor { config, threads, group, workers, reporter, superior, given_up: false };
+        Ok(actor.start())
     }
 
     fn kill(&self, task: &Arc<Task>, reason: &str) {
@@ -110,7 +121,12 @@ impl ExecutorActor {
         if !std::mem::replace(&mut self.given_up, true) {
             let ExecutorConfig { executor, incarnation, .. } = self.config;
             let reason = reason.to_owned();
-            self.scheduler.lost.do_send(ExecutorLost { executor, incarnation, reason });
+            match &self.superior {
+                Superior::Scheduler(scheduler) => {
+                    scheduler.lost.do_send(ExecutorLost { executor, incarnation, reason });
+                }
+                Superior::Driver(link) => link.leave(&reason),
+            }
         }
     }
 }
@@ -149,14 +165,14 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
             let listed: Vec<_> = listed.collect();
             (group, listed)
         };
-        match body {
-            TaskBody::Blocking(code) => {
+        match body.into_code() {
+            NamedCode::Blocking(code) => {
                 for task in tasks {
                     let (_, listed) = group(vec![task], false);
                     listed.into_iter().for_each(|listed| run_blocking(listed, code.clone()));
                 }
             }
-            TaskBody::Async(code) => {
+            NamedCode::Async(code) => {
                 let count = self.workers.len();
                 let first = first_worker(launch.attempt, count);
                 let mut shares: Vec<Vec<_>> = vec![Vec::new(); count];
@@ -202,13 +218,12 @@ impl Handler<RetireExecutor> for ExecutorActor {
 
     fn handle(&mut self, retire: RetireExecutor, ctx: &mut Self::Context) {
         self.given_up = true;
-        if retire.comes_back {
+        if let (true, Superior::Scheduler(scheduler)) = (retire.comes_back, &self.superior) {
             let mut next = self.config.clone();
             next.incarnation.0 += 1;
             let executor = next.executor;
-            if let Err(error) =
-                ExecutorActor::start_local(next, self.threads.clone(), self.scheduler.clone())
-            {
+            let threads = self.threads.clone();
+            if let Err(error) = ExecutorActor::start_local(next, threads, scheduler.clone()) {
                 error!(%executor, "executor {executor} does not come back: {error}");
             }
         }

@@ -24,9 +24,11 @@ mod context_barrier_state_actor;
 mod drop_thread;
 mod event_bus;
 mod executor_actor;
+mod gang_barrier;
 mod group_run;
 mod messages;
 mod patience;
+pub mod remote;
 mod round_timers;
 mod run_task;
 mod sealed;
@@ -46,13 +48,14 @@ pub use barrier_coordinator_actor::BarrierCoordinatorActor;
 pub use context_barrier_state_actor::ContextBarrierStateActor;
 pub use event_bus::{EventBus, EventRecord};
 pub use executor_actor::{ExecutorActor, ExecutorConfig, SchedulerLink};
+pub use gang_barrier::GangBarrier;
 pub use messages::{
     Ask, BarrierLost, CancelStage, ChildStopped, ExecutorLink, ExecutorLost, GetMissing,
     GetStageStatus, GetStatus, GetSyncStatus, JoinExecutor, KillPartition, LaunchOnExecutor,
     RemoveExecutor, RetireExecutor, RuntimeStatus, Shutdown, StageEnded, Submit, SyncStatus,
     TaskEnded, Tell,
 };
-pub use run_task::{BoxError, Payload, TaskBody, TaskOutput};
+pub use run_task::{BoxError, NamedBody, NamedCode, Payload, Report, TaskBody, TaskOutput};
 pub use shared_barrier::SharedBarrier;
 pub use task::{SyncCall, Task};
 pub use task_scheduler_actor::TaskSchedulerActor;

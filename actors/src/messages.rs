@@ -1,13 +1,14 @@
 //! Envelopes: what actix needs around the plain messages of `phalanx-protocol`.
 
 use crate::run_task::{BoxError, Payload, TaskBody, TaskOutput};
-use crate::{ContextBarrierStateActor, ExecutorActor, SharedBarrier};
+use crate::{ContextBarrierStateActor, ExecutorActor, GangBarrier};
 use actix::prelude::*;
 use phalanx_protocol::{
     Epoch, ExecutorId, ExecutorJoined, ExecutorStatus, Incarnation, KillTask, LaunchTasks,
     OpenBarrier, PartitionId, PartitionRanges, RequestToSync, StageAttemptId, StageFailure,
     StageId, StageStatus, SubmitStage, SyncReply, TaskReport,
 };
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 
@@ -45,7 +46,7 @@ pub struct GetMissing;
 pub struct GetSyncStatus(pub StageId);
 
 /// A round that is open.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncStatus {
     /// The stage attempt.
     pub attempt: StageAttemptId,
@@ -90,7 +91,8 @@ pub struct StageEnded {
     /// first.
     pub result: Result<Vec<Payload>, (StageFailure, Option<BoxError>)>,
     /// The code, given back to be dropped by who submitted it: what it captured may take its time.
-    pub body: TaskBody,
+    /// `None` if it never got there.
+    pub body: Option<TaskBody>,
 }
 
 /// Client to scheduler: end this stage. Ignored if it has its result.
@@ -126,7 +128,7 @@ pub struct GetStageStatus(pub StageId);
 pub struct GetStatus;
 
 /// What there is and what it does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuntimeStatus {
     /// The executors, by id.
     pub executors: Vec<ExecutorStatus>,
@@ -177,7 +179,7 @@ pub struct LaunchOnExecutor {
     /// The code.
     pub body: TaskBody,
     /// The gang's barrier; `None` for plain stages.
-    pub barrier: Option<Arc<SharedBarrier>>,
+    pub barrier: Option<GangBarrier>,
 }
 
 /// Scheduler to executor: you have been given up. A local one comes back as its next incarnation,

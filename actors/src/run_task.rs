@@ -3,9 +3,11 @@
 use crate::TaskEnded;
 use crate::task::{Task, lock};
 use actix::prelude::*;
+use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use phalanx_protocol::{
-    ExecutorId, Incarnation, LeaveReason, TaskAttemptId, TaskFailure, TaskOutcome, TaskReport,
+    ExecutorId, Incarnation, LeaveReason, PartitionId, StageAttemptId, TaskAttemptId, TaskFailure,
+    TaskOutcome, TaskReport,
 };
 use std::any::Any;
 use std::collections::HashMap;
@@ -26,13 +28,63 @@ pub type TaskOutput = Result<Payload, BoxError>;
 pub(crate) type AsyncCode =
     Arc<dyn Fn(Arc<Task>) -> LocalBoxFuture<'static, TaskOutput> + Send + Sync>;
 
+pub(crate) type BlockingCode = Arc<dyn Fn(Arc<Task>) -> TaskOutput + Send + Sync>;
+
 /// The code of a stage's tasks.
 #[derive(Clone)]
 pub enum TaskBody {
     /// Runs on a worker thread together with others; must not block.
     Async(AsyncCode),
     /// Runs on a thread of its own.
-    Blocking(Arc<dyn Fn(Arc<Task>) -> TaskOutput + Send + Sync>),
+    Blocking(BlockingCode),
+    /// Has a name by which another process finds it.
+    Named(Arc<NamedBody>),
+}
+
+/// Code that another process finds by its name.
+pub struct NamedBody {
+    /// The name.
+    pub code: String,
+    /// What the code is told about its stage; only the two know what it means.
+    pub settings: Bytes,
+    /// By partition.
+    pub inputs: Vec<Bytes>,
+    /// Answers what the stage's tasks in other processes ask it. May block.
+    pub serve: Arc<dyn Fn(StageAttemptId, PartitionId, Bytes) -> Bytes + Send + Sync>,
+    /// The same code, for executors in this process; returns `Bytes`.
+    pub here: NamedCode,
+}
+
+/// Code that runs in this process.
+#[derive(Clone)]
+pub enum NamedCode {
+    /// As [`TaskBody::Async`].
+    Async(AsyncCode),
+    /// As [`TaskBody::Blocking`].
+    Blocking(BlockingCode),
+}
+
+impl TaskBody {
+    /// What runs in this process.
+    pub(crate) fn into_code(self) -> NamedCode {
+        match self {
+            TaskBody::Async(code) => NamedCode::Async(code),
+            TaskBody::Blocking(code) => NamedCode::Blocking(code),
+            TaskBody::Named(body) => body.here.clone(),
+        }
+    }
+}
+
+/// Whom an executor tells how its tasks end.
+pub trait Report: Send + Sync {
+    /// A task has ended; `output`: what it returned, if it got that far.
+    fn report(&self, report: TaskReport, output: Option<TaskOutput>);
+}
+
+impl Report for Recipient<TaskEnded> {
+    fn report(&self, report: TaskReport, output: Option<TaskOutput>) {
+        self.do_send(TaskEnded { report, output });
+    }
 }
 
 /// The tasks that run on one executor. Shared with the threads that run them.
@@ -71,7 +123,7 @@ impl Drop for Listed {
 pub(crate) struct Reporter {
     pub(crate) executor: ExecutorId,
     pub(crate) incarnation: Incarnation,
-    pub(crate) scheduler: Recipient<TaskEnded>,
+    pub(crate) to: Arc<dyn Report>,
     pub(crate) running: RunningTasks,
 }
 
@@ -133,7 +185,7 @@ impl Reporter {
             task_attempt: task.task_attempt(),
             outcome,
         };
-        self.scheduler.do_send(TaskEnded { report, output });
+        self.to.report(report, output);
         task.ended(reason);
     }
 
@@ -189,10 +241,7 @@ fn text_of_panic(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Runs on a new thread, so that no pool's limit can keep a gang from being complete.
-pub(crate) fn run_blocking(
-    listed: Listed,
-    code: Arc<dyn Fn(Arc<Task>) -> TaskOutput + Send + Sync>,
-) {
+pub(crate) fn run_blocking(listed: Listed, code: BlockingCode) {
     let attempt = listed.task.attempt();
     let name = format!("phalanx-{}-{}", attempt.stage, listed.task.partition());
     // Not moved into the thread: if there is none, that is the failure to report.

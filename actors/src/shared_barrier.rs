@@ -1,5 +1,6 @@
 //! The machine of one stage attempt's syncs and those who wait for its answers.
 
+use crate::remote::{DriverLink, RemoteExecutor, RemoteReply};
 use crate::round_timers::RoundTimers;
 use crate::sealed::lock_sealed;
 use crate::sync_gatherer::GathererReply;
@@ -8,7 +9,7 @@ use crate::{EventBus, SyncStatus, TimerFired, TimerRequest};
 use actix::Recipient;
 use phalanx_protocol::{
     BarrierEffect, BarrierEvent, ContextBarrierState, OpenBarrier, ReplyToken, RequestToSync,
-    StageAttemptId, SyncReply, SyncTimer,
+    StageAttemptId, StillWaiting, SyncReply, SyncTimer,
 };
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -38,20 +39,62 @@ struct State {
     timers: RoundTimers,
 }
 
-/// Groups that have been answered: usually one per thread.
-pub(crate) type Told = SmallVec<[Arc<TaskGroup>; 2]>;
+/// Who has been answered or has something to say: usually one per thread.
+pub(crate) type Told = SmallVec<[Answered; 2]>;
 
-/// Without a lock: a blocking task's group wakes its task.
+/// Where something has been left that is to be passed on.
+pub(crate) enum Answered {
+    /// Tasks of this process.
+    Group(Arc<TaskGroup>),
+    /// An executor in another process.
+    Executor(Arc<RemoteExecutor>),
+    /// The driver of this process's executor.
+    Driver(Arc<DriverLink>),
+}
+
+/// Without a lock: a blocking task's group wakes its task, and sockets are written to.
 pub(crate) fn notify(told: Told) {
-    for group in told {
-        group.notify();
+    for answered in told {
+        match answered {
+            Answered::Group(group) => group.notify(),
+            Answered::Executor(executor) => executor.answer_all(),
+            Answered::Driver(link) => link.outbox.flush(),
+        }
     }
 }
 
-/// Whom to answer. Dropped without an answer, both tell that there will be none.
+/// Whom to answer. Dropped without an answer, all tell that there will be none.
 pub(crate) enum ReplyTo {
     Caller(oneshot::Sender<SyncReply>),
     Gatherer(GathererReply),
+    Remote(RemoteReply),
+}
+
+impl ReplyTo {
+    /// Who is returned has to be notified, best without a lock.
+    pub(crate) fn send(self, reply: SyncReply) -> Option<Answered> {
+        match self {
+            ReplyTo::Caller(caller) => {
+                // A caller that went away needs no answer.
+                let _ = caller.send(reply);
+                None
+            }
+            ReplyTo::Gatherer(gatherer) => gatherer.send(reply).map(Answered::Group),
+            ReplyTo::Remote(remote) => remote.send(reply),
+        }
+    }
+
+    /// Tells one who waits for whom; as above.
+    pub(crate) fn note(&self, note: StillWaiting) -> Option<Answered> {
+        match self {
+            ReplyTo::Caller(_) => None,
+            ReplyTo::Gatherer(gatherer) => gatherer.note(note).map(Answered::Group),
+            ReplyTo::Remote(remote) => {
+                remote.note(note);
+                None
+            }
+        }
+    }
 }
 
 impl State {
@@ -176,18 +219,11 @@ impl SharedBarrier {
             match effect {
                 BarrierEffect::Reply { to, reply } => {
                     let waiting = state.waiting(to).and_then(|index| state.waiting.remove(index));
-                    match waiting.map(|(_, reply_to)| reply_to) {
-                        // A caller that went away needs no answer.
-                        Some(ReplyTo::Caller(caller)) => drop(caller.send(reply)),
-                        Some(ReplyTo::Gatherer(gatherer)) => told.extend(gatherer.send(reply)),
-                        None => {}
-                    }
+                    told.extend(waiting.and_then(|(_, reply_to)| reply_to.send(reply)));
                 }
                 BarrierEffect::NotifyWaiting { to, note } => {
-                    match state.waiting(to).map(|index| &state.waiting[index].1) {
-                        Some(ReplyTo::Gatherer(gatherer)) => told.extend(gatherer.note(note)),
-                        Some(ReplyTo::Caller(_)) | None => {}
-                    }
+                    let waiting = state.waiting(to).map(|index| &state.waiting[index].1);
+                    told.extend(waiting.and_then(|reply_to| reply_to.note(note)));
                 }
                 BarrierEffect::SetTimer { key, after } => {
                     state.timers.set(key, *now.get_or_insert_with(Instant::now), after);

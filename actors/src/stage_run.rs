@@ -76,6 +76,7 @@ impl StageRun {
                 Err((failure, own))
             }
         };
+        let body = Some(body);
         if let Err(StageEnded { result, body }) = ended.send(StageEnded { result, body }) {
             let values = result.unwrap_or_else(|(_, error)| {
                 error.into_iter().map(|error| Box::new(error) as Payload).collect()

@@ -1,8 +1,9 @@
 //! Gathers the arrivals of one gang on one thread, so that a round costs its barrier one message
 //! per thread, not one per task.
 
+use crate::gang_barrier::GangBarrier;
 use crate::sealed::lock_sealed;
-use crate::shared_barrier::{ReplyTo, SharedBarrier, Told, notify};
+use crate::shared_barrier::{ReplyTo, Told, notify};
 use crate::sync_cell::{Answer, PendingCalls, Since, SyncCell, Wakes};
 use crate::task::{CallWaker, lock};
 use crate::task_group::TaskGroup;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 /// The syncs of the tasks of one group, and their way to the gang's barrier and back.
 pub(crate) struct SyncGatherer {
-    barrier: Arc<SharedBarrier>,
+    barrier: GangBarrier,
     state: Mutex<Gathered>,
     /// What the barrier has said, in its order, and nobody has delivered yet.
     inbox: Mutex<Vec<Said>>,
@@ -144,10 +145,7 @@ impl TaskGroup {
 pub(crate) type WaitingNote = (TaskAttemptId, Since, StillWaiting);
 
 impl SyncGatherer {
-    pub(crate) fn new(
-        barrier: Arc<SharedBarrier>,
-        machines: impl Iterator<Item = TaskSync>,
-    ) -> Self {
+    pub(crate) fn new(barrier: GangBarrier, machines: impl Iterator<Item = TaskSync>) -> Self {
         let state = Mutex::new(Gathered {
             cells: machines.map(SyncCell::new).collect(),
             outbox: Outbox::default(),

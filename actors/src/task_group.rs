@@ -1,6 +1,6 @@
 //! The tasks of one stage attempt that belong together on one thread.
 
-use crate::shared_barrier::SharedBarrier;
+use crate::gang_barrier::GangBarrier;
 use crate::sync_cell::Wakes;
 use crate::sync_gatherer::SyncGatherer;
 use crate::task::lock;
@@ -49,7 +49,7 @@ impl TaskGroup {
         executor: ExecutorId,
         tasks: &[LaunchTask],
         polled: bool,
-        barrier: Option<Arc<SharedBarrier>>,
+        barrier: Option<GangBarrier>,
     ) -> Arc<Self> {
         let LaunchTasks { attempt, num_tasks, ref task_infos, .. } = *launch;
         let machine = |task: &LaunchTask| {

@@ -8,9 +8,9 @@ use crate::shared_barrier::SharedBarrier;
 use crate::stage_run::StageRun;
 use crate::{
     BarrierCoordinatorActor, BarrierLost, CancelStage, EventBus, ExecutorLink, ExecutorLost,
-    GetStageStatus, GetStatus, GetSyncStatus, JoinExecutor, KillPartition, LaunchOnExecutor,
-    RemoveExecutor, RetireExecutor, RuntimeStatus, Shutdown, Submit, SyncStatus, TaskEnded, Tell,
-    TimerFired, TimerRequest,
+    GangBarrier, GetStageStatus, GetStatus, GetSyncStatus, JoinExecutor, KillPartition,
+    LaunchOnExecutor, RemoveExecutor, RetireExecutor, RuntimeStatus, Shutdown, Submit, SyncStatus,
+    TaskEnded, Tell, TimerFired, TimerRequest,
 };
 use actix::prelude::*;
 use phalanx_protocol::{
@@ -184,7 +184,7 @@ impl TaskSchedulerActor {
         }
         let run = self.stages.get(&launch.attempt.stage)?;
         let (name, body) = (run.name.clone(), run.body.clone());
-        let barrier = run.barrier.clone();
+        let barrier = run.barrier.clone().map(GangBarrier::Here);
         link.launch.do_send(LaunchOnExecutor { launch, name, body, barrier });
         None
     }

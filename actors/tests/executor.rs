@@ -5,7 +5,7 @@ use bytes::Bytes;
 use phalanx_actors::testing::{InjectPanic, ManualTimer};
 use phalanx_actors::{
     Ask, ContextBarrierStateActor, EventBus, ExecutorActor, ExecutorConfig, ExecutorLink,
-    ExecutorLost, GetMissing, GetStageStatus, JoinExecutor, LaunchOnExecutor, Payload,
+    ExecutorLost, GangBarrier, GetMissing, GetStageStatus, JoinExecutor, LaunchOnExecutor, Payload,
     RetireExecutor, SchedulerLink, SharedBarrier, Shutdown, Submit, TaskBody, TaskEnded,
     TaskSchedulerActor, Tell, Threads,
 };
@@ -99,7 +99,8 @@ impl Fixture {
         });
         let tasks = tasks.collect();
         let launch = LaunchTasks { attempt: ATTEMPT, num_tasks, tasks, task_infos: Arc::new([]) };
-        self.executor.do_send(LaunchOnExecutor { launch, name: "unit".into(), body, barrier });
+        let (name, barrier) = ("unit".into(), barrier.map(GangBarrier::Here));
+        self.executor.do_send(LaunchOnExecutor { launch, name, body, barrier });
     }
 
     /// The next report: whose, and how it ended.

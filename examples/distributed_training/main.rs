@@ -3,24 +3,32 @@
 //! Every task of a gang owns a part of the rows; `all_reduce` sums the tasks' gradients, so that
 //! all of them make the same step. Task 0 saves a checkpoint after every epoch. Let a task fail
 //! with `--fail-at-epoch 20`: the gang starts again from the checkpoint and ends with the same
-//! model, to the last bit.
+//! model, to the last bit. So it does with `--cluster processes:4` if you kill one of the four.
 
 mod model;
 mod options;
 mod report;
 mod training;
+mod watch;
 mod wines;
 
 use clap::Parser;
-use indicatif::ProgressBar;
 use options::Options;
-use phalanx::{Runtime, Stage};
+use phalanx::{Config, Registry, Runtime, Stage, Token};
 use report::Report;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use training::{Trained, train};
 use wines::Wines;
 
-fn main() -> anyhow::Result<()> {
+/// The driver, or an executor of it: see [`phalanx::main`].
+fn main() -> ExitCode {
+    watch::log_to_stderr();
+    let registry = Registry::new("distributed_training", env!("CARGO_PKG_VERSION"));
+    phalanx::main(registry.register_blocking("train", train), run)
+}
+
+fn run(registry: Registry) -> anyhow::Result<()> {
     let options = Options::parse();
     options.check().unwrap_or_else(|error| error.exit());
     let wines = Wines::load();
@@ -29,8 +37,8 @@ fn main() -> anyhow::Result<()> {
         println!("{rows} wines, {} tasks, {} epochs", options.tasks, options.epochs);
     }
     let started = Instant::now();
-    let trained = train_in_gang(&wines, &options)?;
-    let report = Report::new(options.tasks, trained);
+    let (trained, losses) = train_in_gang(registry, &wines, &options)?;
+    let report = Report::new(options.tasks, losses, trained);
     if options.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
@@ -40,20 +48,34 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn train_in_gang(wines: &Wines, options: &Options) -> anyhow::Result<Trained> {
-    let runtime = Runtime::with_slots(options.tasks)?;
+/// The model, and how many executors were lost on the way to it.
+fn train_in_gang(
+    registry: Registry,
+    wines: &Wines,
+    options: &Options,
+) -> anyhow::Result<(Trained, u32)> {
+    let runtime = start(registry, options)?;
+    let losses = watch::count_losses(&runtime);
     let plan = options.plan();
-    // Is not drawn if stderr is not a terminal.
-    let bar = ProgressBar::new(plan.epochs);
-    let in_task = bar.clone();
-    // Training computes for long without waiting: each task gets a thread of its own.
-    let trained = Stage::partitions(wines.split(options.tasks as usize))
-        .name("wines")
-        .run_blocking(&runtime, move |ctx, part| train(&ctx, &part, plan, &in_task))
-        .wait();
-    bar.finish_and_clear();
-    let mut trained = trained?;
+    let parts = wines.split(options.tasks as usize).into_iter().map(|part| (part, plan));
+    let handle = Stage::named("train", parts).name("wines").run::<Trained>(&runtime);
+    watch::show_progress(&handle);
+    let mut trained = handle.wait()?;
     runtime.shutdown_blocking(Duration::from_secs(5))?;
     // All tasks hold the same model.
-    Ok(trained.swap_remove(0))
+    Ok((trained.swap_remove(0), losses.join().unwrap_or_default()))
+}
+
+fn start(registry: Registry, options: &Options) -> anyhow::Result<Runtime> {
+    let mut builder = Runtime::builder().registry(registry);
+    match options.cluster.clone() {
+        None => builder = builder.slots(options.tasks),
+        Some(mut cluster) => {
+            if let Some(file) = &options.token_file {
+                cluster = cluster.token(Token::read(file).map_err(anyhow::Error::msg)?);
+            }
+            builder = builder.config(Config::load(None)?).cluster(cluster);
+        }
+    }
+    Ok(builder.start()?)
 }

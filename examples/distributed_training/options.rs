@@ -3,6 +3,9 @@
 use crate::training::Plan;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, value_parser};
+use phalanx::Cluster;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Trains a model that tells good wines from others, on a gang of tasks.
 #[derive(Parser)]
@@ -20,6 +23,16 @@ pub struct Options {
     #[arg(long, value_name = "E")]
     #[arg(value_parser = value_parser!(u64).range(1..))]
     pub fail_at_epoch: Option<u64>,
+    /// Where the tasks run: processes:4, slurm, slurm:3 or listen:0.0.0.0:7077; by default in this
+    /// process. Executors are this very program, with PHALANX_ROLE=executor.
+    #[arg(long, value_name = "CLUSTER")]
+    pub cluster: Option<Cluster>,
+    /// The file with the secret that executors share; by default PHALANX_TOKEN_FILE.
+    #[arg(long, value_name = "FILE", requires = "cluster")]
+    pub token_file: Option<PathBuf>,
+    /// Makes each task sleep after each epoch, so that there is something to look at.
+    #[arg(long, value_name = "PAUSE", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub epoch_pause: Duration,
     /// Prints the result as one line of JSON.
     #[arg(long)]
     pub json: bool,
@@ -37,6 +50,6 @@ impl Options {
     }
 
     pub fn plan(&self) -> Plan {
-        Plan { epochs: self.epochs, fail_at: self.fail_at_epoch }
+        Plan { epochs: self.epochs, fail_at: self.fail_at_epoch, pause: self.epoch_pause }
     }
 }

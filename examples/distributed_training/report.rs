@@ -12,6 +12,8 @@ pub struct Report {
     /// Of the last attempt.
     epochs_run: u64,
     resumed_from: Option<u64>,
+    /// Executors lost on the way.
+    infrastructure_failures: u32,
     loss: f64,
     accuracy: f64,
     sha256: String,
@@ -19,11 +21,21 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(tasks: u32, trained: Trained) -> Self {
+    pub fn new(tasks: u32, infrastructure_failures: u32, trained: Trained) -> Self {
         let Trained { model, loss, accuracy, attempts, epochs_run, resumed_from } = trained;
         let sha256 = fingerprint(&model.weights);
         let weights = model.weights;
-        Report { tasks, attempts, epochs_run, resumed_from, loss, accuracy, sha256, weights }
+        Report {
+            tasks,
+            attempts,
+            epochs_run,
+            resumed_from,
+            infrastructure_failures,
+            loss,
+            accuracy,
+            sha256,
+            weights,
+        }
     }
 }
 

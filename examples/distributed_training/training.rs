@@ -2,17 +2,21 @@
 
 use crate::model::Model;
 use crate::wines::{Sums, Wines};
-use indicatif::ProgressBar;
 use phalanx::blocking::BarrierTaskContext;
 use phalanx::{ReduceOp, TaskResult};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Plan {
     pub epochs: u64,
     pub fail_at: Option<u64>,
+    /// After each epoch.
+    pub pause: Duration,
 }
 
 /// The same in every task.
+#[derive(Serialize, Deserialize)]
 pub struct Trained {
     pub model: Model,
     pub loss: f64,
@@ -24,27 +28,26 @@ pub struct Trained {
     pub resumed_from: Option<u64>,
 }
 
-pub fn train(
-    ctx: &BarrierTaskContext,
-    part: &Wines,
-    plan: Plan,
-    bar: &ProgressBar,
-) -> TaskResult<Trained> {
+/// The code that is registered as `train`.
+pub fn train(ctx: BarrierTaskContext, (part, plan): (Wines, Plan)) -> TaskResult<Trained> {
     let restored = ctx.restore::<Model>()?;
     let resumed_from = restored.as_ref().map(|checkpoint| checkpoint.step);
     let mut model = restored.map_or_else(|| Model::new(part.columns()), |it| it.value);
     let first = resumed_from.map_or(1, |step| step + 1);
     for epoch in first..=plan.epochs {
-        fail_if_asked(ctx, plan, epoch);
+        fail_if_asked(&ctx, plan, epoch);
         let ahead = model.ahead();
-        let sums = sum_up(ctx, part, &ahead)?;
+        let sums = sum_up(&ctx, &part, &ahead)?;
         model.step(&ahead, &sums);
         if ctx.rank() == 0 {
             ctx.checkpoint(epoch, &model)?;
-            bar.set_position(epoch);
+            ctx.report_progress(epoch, plan.epochs);
+        }
+        if !plan.pause.is_zero() {
+            std::thread::sleep(plan.pause);
         }
     }
-    let sums = sum_up(ctx, part, &model.weights)?;
+    let sums = sum_up(&ctx, &part, &model.weights)?;
     Ok(Trained {
         loss: model.loss(&sums),
         accuracy: sums.correct / sums.rows,

@@ -1,10 +1,12 @@
 //! The wine-quality data, and what the logistic loss needs to know of a part of it.
 
 use ndarray::{Array1, Array2, ArrayView1, Axis, Slice, concatenate};
+use serde::{Deserialize, Serialize};
 
 const GOOD: usize = 6;
 
 /// Wines: features with a mean of 0 and a deviation of 1, and last a 1 for the intercept.
+#[derive(Serialize, Deserialize)]
 pub struct Wines {
     features: Array2<f64>,
     /// 1 for a good wine, -1 for another.

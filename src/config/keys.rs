@@ -59,6 +59,24 @@ macro_rules! duration {
     };
 }
 
+/// A setting that is a number of bytes of one message.
+macro_rules! size {
+    ($name:literal, $field:ident) => {
+        Key {
+            name: $name,
+            allowed: "a number of bytes, at most 1073741824",
+            set: |config, text| {
+                let size = text.parse().ok().filter(|size| *size <= SIZE_MAX);
+                size.map(|size| config.$field = size)
+            },
+            get: |config| config.$field.to_string(),
+        }
+    };
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const LINK_DURATION: &str = "a duration like 10s or 500ms, at least 1ms and at most 730d";
+
 const SHORTEST: Duration = Duration::from_nanos(1);
 
 pub(super) const KEYS: &[Key] = &[
@@ -92,15 +110,7 @@ pub(super) const KEYS: &[Key] = &[
     },
     number!("queue.max_stages", queue_max_stages, 1, POSITIVE),
     number!("events.capacity", events_capacity, 1, POSITIVE),
-    Key {
-        name: "sync.max_message_size",
-        allowed: "a number of bytes, at most 1073741824",
-        set: |config, text| {
-            let size = text.parse().ok().filter(|size| *size <= SIZE_MAX);
-            size.map(|size| config.sync_max_message_size = size)
-        },
-        get: |config| config.sync_max_message_size.to_string(),
-    },
+    size!("sync.max_message_size", sync_max_message_size),
     Key {
         name: "checkpoint.directory",
         allowed: "a path, or nothing to keep checkpoints in memory",
@@ -115,6 +125,11 @@ pub(super) const KEYS: &[Key] = &[
         },
     },
     number!("checkpoint.keep", checkpoint_keep, 1, POSITIVE),
+    duration!("link.heartbeat_interval", link_heartbeat_interval, MILLISECOND, LINK_DURATION),
+    duration!("link.heartbeat_timeout", link_heartbeat_timeout, MILLISECOND, LINK_DURATION),
+    duration!("link.reconnect_timeout", link_reconnect_timeout, Duration::ZERO, ANY_DURATION),
+    size!("link.max_payload", link_max_payload),
+    number!("link.max_queued", link_max_queued, 1, POSITIVE),
 ];
 
 fn duration(text: &str) -> Option<Duration> {

@@ -1,0 +1,351 @@
+//! Those who dialled the driver and are welcome.
+
+use super::greeting::{Guest, Link, Reader, greet, say_goodbye};
+use super::listener::{Host, LinkConfig, LinkEvent, Loss};
+use super::remote_executor::{Disconnected, RemoteExecutor, RemoteExecutorActor, name_of};
+use super::wire::{DriverStatus, ExecutorHello, Message, Role, Welcome};
+use crate::task::lock;
+use crate::{
+    CancelStage, ExecutorLink, GetStageStatus, GetStatus, GetSyncStatus, JoinExecutor,
+    RuntimeStatus,
+};
+use actix::prelude::*;
+use phalanx_protocol::{ExecutorId, ExecutorJoined, Incarnation, StageId, StagePhase};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+/// The connections of a driver.
+pub(crate) struct Guests {
+    config: LinkConfig,
+    host: Host,
+    /// By the name that an executor gives.
+    known: Mutex<HashMap<Arc<str>, Known>>,
+    pub(crate) end: CancellationToken,
+}
+
+/// An executor that was here before, or is.
+struct Known {
+    executor: ExecutorId,
+    /// Of its last life.
+    incarnation: Incarnation,
+    /// While it is here.
+    current: Option<Arc<RemoteExecutor>>,
+}
+
+/// How the connection of an executor ended.
+struct End {
+    reason: String,
+    loss: Loss,
+}
+
+/// How long one who leaves may still ask, so that its tasks can save their work.
+const LEAVING_MAX: Duration = Duration::from_secs(10);
+
+impl Guests {
+    pub(crate) fn new(config: LinkConfig, host: Host, end: CancellationToken) -> Self {
+        Guests { config, host, known: Mutex::default(), end }
+    }
+
+    /// Somebody dials.
+    pub(crate) async fn greet(&self, stream: TcpStream, peer: SocketAddr) -> Option<Guest> {
+        let LinkConfig { token, tls, max_queued, .. } = &self.config;
+        match greet((stream, peer), token.as_ref(), tls.as_ref(), *max_queued).await {
+            Ok(guest) => Some(guest),
+            Err(error) => {
+                warn!(%peer, "{peer} was turned away: {error}");
+                None
+            }
+        }
+    }
+
+    /// One who is known now, until its connection ends.
+    pub(crate) async fn serve(&self, guest: Guest) {
+        let welcome = Welcome {
+            proof: None,
+            heartbeat_interval: self.config.heartbeat_interval,
+            heartbeat_timeout: self.config.heartbeat_timeout,
+            max_payload: self.config.max_payload,
+            executor: None,
+        };
+        let (peer, token) = (guest.peer, self.config.token.as_ref());
+        match guest.hello.role.clone() {
+            Role::Client => {
+                let (link, _) = guest.welcome(welcome, token);
+                self.serve_client(link).await;
+            }
+            Role::Executor(hello) => match self.admit(&hello) {
+                Ok((executor, incarnation)) => {
+                    let welcome = Welcome { executor: Some((executor, incarnation)), ..welcome };
+                    let (link, _) = guest.welcome(welcome, token);
+                    self.serve_executor(link, hello, (executor, incarnation), peer).await;
+                }
+                Err(reason) => {
+                    warn!(%peer, "executor '{}' at {peer} was refused: {reason}", hello.name);
+                    say_goodbye(&guest.link.outbox, &reason).await;
+                }
+            },
+        }
+    }
+
+    /// Whether this executor may join, and as whom.
+    fn admit(&self, hello: &ExecutorHello) -> Result<(ExecutorId, Incarnation), String> {
+        let (own, theirs) = (&self.config.program, &hello.program);
+        if own.application != theirs.application || own.version != theirs.version {
+            return Err(format!(
+                "it is '{} {}', the driver is '{} {}': both must be the same program",
+                theirs.application, theirs.version, own.application, own.version
+            ));
+        }
+        if own.code != theirs.code {
+            return Err(format!(
+                "it can run [{}], the driver wants [{}]: both must be the same program",
+                theirs.code.join(", "),
+                own.code.join(", ")
+            ));
+        }
+        if hello.lives > 0 && !self.config.takes_back {
+            return Err("the driver gave it up and has started another one".to_owned());
+        }
+        if hello.resources.cpus == 0 {
+            return Err("it has 0 slots, allowed is 1 or more (PHALANX_SLOTS)".to_owned());
+        }
+        let mut known = lock(&self.known);
+        let known = known.entry(hello.name.as_str().into()).and_modify(|known| {
+            known.incarnation.0 += 1;
+        });
+        let known = known.or_insert_with(|| Known {
+            executor: ExecutorId(self.host.next_executor.fetch_add(1, Ordering::Relaxed)),
+            incarnation: Incarnation(0),
+            current: None,
+        });
+        if let Some(former) = known.current.take() {
+            // Perhaps it has not been noticed yet that the former connection is dead.
+            let reason = "another connection under the same executor name took its place";
+            former.outbox.send_urgent(&Message::Goodbye { reason: reason.to_owned() });
+            former.outbox.close(reason);
+        }
+        Ok((known.executor, known.incarnation))
+    }
+
+    async fn serve_executor(
+        &self,
+        link: Link,
+        hello: ExecutorHello,
+        (executor, incarnation): (ExecutorId, Incarnation),
+        peer: SocketAddr,
+    ) {
+        let Link { mut reader, outbox } = link;
+        let name: Arc<str> = hello.name.as_str().into();
+        let remote = RemoteExecutor::new(executor, incarnation, outbox, self.host.link.clone());
+        let address = hello.address.unwrap_or_else(|| peer.ip().to_string());
+        let joined = ExecutorJoined {
+            executor,
+            incarnation,
+            address: address.into(),
+            resources: hello.resources,
+        };
+        let Some(mailbox) = self.join(remote.clone(), joined).await else { return };
+        if let Some(known) = lock(&self.known).get_mut(&name)
+            && known.incarnation == incarnation
+        {
+            known.current = Some(remote.clone());
+        }
+        info!(%executor, %incarnation, "executor {executor} is '{name}' at {peer}");
+        self.tell(LinkEvent::Joined { name: name.clone(), executor, incarnation });
+        let End { reason, loss } = self.converse(&remote, &mut reader).await;
+        mailbox.do_send(Disconnected { reason: reason.clone() });
+        if loss == Loss::Told {
+            // Its tasks may still save their work.
+            let rest = async {
+                while let Ok(Some((message, payloads))) = reader.next().await {
+                    if let Message::Call { .. } | Message::Heartbeat = message
+                        && remote.receive(message, payloads).is_err()
+                    {
+                        break;
+                    }
+                }
+            };
+            let closed = poll_fn(|cx| remote.outbox.poll_closed(cx));
+            tokio::select! {
+                _ = timeout(LEAVING_MAX, rest) => {}
+                _ = closed => {}
+            }
+        }
+        remote.outbox.close(&reason);
+        if let Some(known) = lock(&self.known).get_mut(&name)
+            && known.incarnation == incarnation
+        {
+            known.current = None;
+        }
+        self.tell(LinkEvent::Lost { name, incarnation, reason, loss });
+    }
+
+    /// Has the executor join the scheduler. `None`: the runtime has ended.
+    async fn join(
+        &self,
+        remote: Arc<RemoteExecutor>,
+        joined: ExecutorJoined,
+    ) -> Option<Addr<RemoteExecutorActor>> {
+        let (tell, told) = oneshot::channel();
+        let scheduler = self.host.link.join.clone();
+        self.host.control.spawn_fn(move || {
+            let addr = RemoteExecutorActor(remote).start();
+            let link = ExecutorLink {
+                launch: addr.clone().recipient(),
+                kill: addr.clone().recipient(),
+                retire: addr.clone().recipient(),
+            };
+            scheduler.do_send(JoinExecutor { joined, link });
+            // Whoever asked may have gone.
+            let _ = tell.send(addr);
+        });
+        told.await.ok()
+    }
+
+    /// Takes what the executor says, until its connection ends.
+    async fn converse(&self, remote: &Arc<RemoteExecutor>, reader: &mut Reader) -> End {
+        let LinkConfig { heartbeat_interval, heartbeat_timeout, .. } = self.config;
+        let mut silence = Silence::new(heartbeat_interval, heartbeat_timeout);
+        let lost = |reason: String| End { reason, loss: Loss::Broken };
+        loop {
+            tokio::select! {
+                packet = reader.next() => {
+                    silence.is_over();
+                    match packet {
+                        Ok(Some((Message::Leaving { reason }, _))) => {
+                            let reason = format!("leaves: {reason}");
+                            return End { reason, loss: Loss::Told };
+                        }
+                        Ok(Some((message, payloads))) => {
+                            if let Err(reason) = remote.receive(message, payloads) {
+                                return lost(reason);
+                            }
+                        }
+                        Ok(None) => return lost("closed its connection".to_owned()),
+                        Err(error) => return lost(format!("is not understood: {error}")),
+                    }
+                }
+                reason = poll_fn(|cx| remote.outbox.poll_closed(cx)) => return lost(reason),
+                is_lost = silence.next() => {
+                    if is_lost {
+                        let limit = humantime::format_duration(heartbeat_timeout);
+                        let reason = format!("was silent for {limit} (link.heartbeat_timeout)");
+                        return End { reason, loss: Loss::Silent };
+                    }
+                    if remote.outbox.is_stuck(heartbeat_timeout) {
+                        let limit = humantime::format_duration(heartbeat_timeout);
+                        return lost(format!("has not read for {limit} (link.heartbeat_timeout)"));
+                    }
+                    remote.outbox.send_urgent(&Message::Heartbeat);
+                }
+                () = self.end.cancelled() => {
+                    say_goodbye(&remote.outbox, DRIVER_ENDS).await;
+                    return lost("the driver ends".to_owned());
+                }
+            }
+        }
+    }
+
+    async fn serve_client(&self, mut link: Link) {
+        loop {
+            let packet = tokio::select! {
+                packet = timeout(CLIENT_IDLE_MAX, link.reader.next()) => packet,
+                () = self.end.cancelled() => return say_goodbye(&link.outbox, DRIVER_ENDS).await,
+            };
+            let Ok(Ok(Some((message, _)))) = packet else { return };
+            let answer = match message {
+                Message::GetStatus => Message::Status(self.status().await),
+                Message::Cancel { stage, reason } => {
+                    Message::Cancelled(self.cancel(stage, reason).await)
+                }
+                Message::Heartbeat => continue,
+                other => {
+                    debug!("a client said {}", name_of(&other));
+                    return say_goodbye(&link.outbox, "clients only ask and cancel").await;
+                }
+            };
+            link.outbox.send(&answer, &[]);
+            if timeout(CLIENT_IDLE_MAX, poll_fn(|cx| link.outbox.poll_empty(cx))).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn status(&self) -> DriverStatus {
+        let scheduler = &self.host.scheduler;
+        let empty = RuntimeStatus { executors: Vec::new(), stages: Vec::new() };
+        let runtime = scheduler.send(GetStatus).await.unwrap_or(empty);
+        let mut syncs = Vec::new();
+        for stage in &runtime.stages {
+            // No answer: the runtime ends.
+            syncs.extend(scheduler.send(GetSyncStatus(stage.stage)).await.ok().flatten());
+        }
+        let known = lock(&self.known);
+        let here = known.iter().filter(|(_, known)| known.current.is_some());
+        let mut names: Vec<_> = here.map(|(name, it)| (it.executor, name.clone())).collect();
+        names.sort();
+        let application = self.config.program.application.clone();
+        DriverStatus { application, runtime, syncs, names }
+    }
+
+    async fn cancel(&self, stage: StageId, reason: String) -> bool {
+        let scheduler = &self.host.scheduler;
+        let status = scheduler.send(GetStageStatus(stage)).await.ok().flatten();
+        let runs = status.is_some_and(|status| status.phase != StagePhase::Ended);
+        if runs {
+            scheduler.do_send(CancelStage { stage, reason });
+        }
+        runs
+    }
+
+    fn tell(&self, event: LinkEvent) {
+        if let Some(events) = &self.config.events {
+            // Who listened may have ended.
+            let _ = events.send(event);
+        }
+    }
+}
+
+const DRIVER_ENDS: &str = "the driver has ended";
+
+/// A client that says nothing for so long is cut off.
+const CLIENT_IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Watches for the silence of the other side. It counts heartbeats that did not come, not time: a
+/// process that was stopped itself has heard nothing, and finds what was said once it goes on.
+pub(crate) struct Silence {
+    ticks: tokio::time::Interval,
+    silent: u32,
+    allowed: u32,
+}
+
+impl Silence {
+    pub(crate) fn new(interval: Duration, limit: Duration) -> Self {
+        let interval = interval.max(Duration::from_millis(1));
+        let mut ticks = interval_at(Instant::now() + interval, interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let allowed = limit.as_nanos().div_ceil(interval.as_nanos());
+        Silence { ticks, silent: 0, allowed: u32::try_from(allowed).unwrap_or(u32::MAX).max(1) }
+    }
+
+    /// Something was heard.
+    pub(crate) fn is_over(&mut self) {
+        self.silent = 0;
+    }
+
+    /// The next heartbeat is due; true if the other side is lost.
+    pub(crate) async fn next(&mut self) -> bool {
+        self.ticks.tick().await;
+        self.silent += 1;
+        self.silent > self.allowed
+    }
+}
