@@ -23,6 +23,7 @@ mod guests;
 mod launches;
 mod listener;
 mod outbox;
+pub(crate) mod peer;
 mod remote_barrier;
 mod remote_executor;
 mod tls;

@@ -1,6 +1,7 @@
 //! What unit tests of one actor need: a timer that is cranked by hand, and a way to make an actor
 //! fail.
 
+pub use crate::remote::peer::Peer;
 use crate::{BarrierCoordinatorActor, ContextBarrierStateActor, TimerFired, TimerRequest};
 use actix::prelude::*;
 use phalanx_protocol::TimerKey;
