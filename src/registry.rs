@@ -133,7 +133,7 @@ impl Registry {
     }
 
     /// What driver and executors compare.
-    pub(crate) fn program(&self) -> Program {
+    pub fn program(&self) -> Program {
         let code = self.code.iter();
         let code = code.map(|(name, entry)| {
             let (input, output) = entry.types;

@@ -1,7 +1,7 @@
 //! What this program does when another of its kind starts it, and how it is started.
 
 use crate::measure::Fallible;
-use crate::{cold_start, costs, memory};
+use crate::{cold_start, costs, memory, remote};
 use std::env;
 use std::process::{Command, Stdio};
 
@@ -10,6 +10,7 @@ pub fn run(words: &[String]) -> Fallible<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["cold-start", side] => cold_start::child(side),
+        ["echo"] => remote::echo(),
         ["memory", what] => memory::child(what),
         ["costs", what, rounds] => costs::child(what, rounds.parse()?),
         _ => Err(format!("there is no --child {words:?}").into()),

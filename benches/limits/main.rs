@@ -18,6 +18,7 @@ mod ours;
 mod plot;
 mod recovery;
 mod reference;
+mod remote;
 mod report;
 mod row;
 mod scheduler;
@@ -25,6 +26,7 @@ mod scheduler;
 use clap::Parser;
 use measure::{Effort, Fallible};
 use row::{Row, TITLES, line};
+use std::process::ExitCode;
 use std::time::Instant;
 
 /// The costs of phalanx and of what could be used instead.
@@ -71,7 +73,11 @@ impl Bench {
     }
 }
 
-fn main() -> Fallible<()> {
+fn main() -> ExitCode {
+    phalanx::main(remote::registry(), |_| run())
+}
+
+fn run() -> Fallible<()> {
     let Options { words, quick, write, bench: _, child } = Options::parse();
     if !child.is_empty() {
         return child::run(&child);
@@ -92,6 +98,7 @@ fn main() -> Fallible<()> {
         scheduler::measure,
         memory::measure,
         cold_start::measure,
+        remote::measure,
     ] {
         family(&mut bench)?;
     }

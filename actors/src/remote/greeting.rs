@@ -89,7 +89,8 @@ impl Link {
                 Some((message, _)) => Ok(message),
                 None => Err(GreetingError::Closed),
             },
-            reason = poll_fn(|cx| outbox.poll_closed(cx)) => Err(GreetingError::Unfit(reason)),
+            // It broke while something was written: another try may be welcome.
+            reason = poll_fn(|cx| outbox.poll_closed(cx)) => Err(io::Error::other(reason).into()),
         }
     }
 }
