@@ -28,7 +28,7 @@ fn sources_below(folder: &str) -> Vec<PathBuf> {
 }
 
 fn sources() -> Vec<(PathBuf, String)> {
-    let folders = ["src", "protocol", "actors", "examples", "tests", "benches"];
+    let folders = ["src", "protocol", "actors", "cli", "examples", "tests", "benches"];
     let found: Vec<_> = folders
         .iter()
         .flat_map(|folder| sources_below(folder))

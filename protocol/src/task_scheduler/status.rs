@@ -10,6 +10,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// What a stage is at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -138,6 +139,8 @@ pub struct ExecutorStatus {
     pub executor: ExecutorId,
     /// Which life of it.
     pub incarnation: Incarnation,
+    /// Where its tasks can be found.
+    pub address: Arc<str>,
     /// What it has.
     pub resources: ExecutorResources,
     /// How many tasks hold slots of it.
@@ -168,6 +171,7 @@ impl TaskScheduler {
         self.ledger.executors().map(move |(id, executor)| ExecutorStatus {
             executor: id,
             incarnation: executor.incarnation,
+            address: executor.address.clone(),
             resources: executor.resources.clone(),
             running: running.get(&id).copied().unwrap_or(0),
         })

@@ -20,6 +20,7 @@ fn an_executor_that_joins_is_told_and_visible() {
     let status = |executor, resources, running| ExecutorStatus {
         executor,
         incarnation: Incarnation(0),
+        address: super::address(executor),
         resources,
         running,
     };
