@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 /// driver, and they dial it. All are the same program, whose `main` is
 /// [`phalanx::main`](crate::main).
 ///
-/// Read from text it is `processes:4`, `slurm`, `slurm:3` (nodes to ask for) or
-/// `listen:0.0.0.0:7077`.
+/// Read from text it is `processes:4` (of one slot each), `processes:2x8` (of eight), `slurm`,
+/// `slurm:3` (nodes to ask for) or `listen:0.0.0.0:7077`.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     source: Source,
@@ -82,7 +82,9 @@ pub enum ClusterError {
 
 /// A text that names no cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("'{0}' is no cluster; write processes:4, slurm, slurm:3 or listen:0.0.0.0:7077")]
+#[error(
+    "'{0}' is no cluster; write processes:4, processes:2x8, slurm, slurm:3 or listen:0.0.0.0:7077"
+)]
 pub struct ParseClusterError(String);
 
 impl FromStr for Cluster {
@@ -97,7 +99,9 @@ impl FromStr for Cluster {
         let count = |text: &str| text.parse().ok().filter(|count| *count > 0).ok_or_else(wrong);
         match (kind, rest) {
             ("processes", Some(rest)) => {
-                Ok(Cluster::processes(count(rest)?, ExecutorResources::new(1)))
+                let (processes, slots) = rest.split_once('x').unwrap_or((rest, "1"));
+                let slots = u32::try_from(count(slots)?).map_err(|_| wrong())?;
+                Ok(Cluster::processes(count(processes)?, ExecutorResources::new(slots)))
             }
             ("slurm", None) => Ok(Cluster::slurm(Slurm::new())),
             ("slurm", Some(rest)) => {
@@ -113,7 +117,9 @@ impl FromStr for Cluster {
 impl fmt::Display for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
-            Source::Processes { count, .. } => write!(f, "processes:{count}"),
+            Source::Processes { count, resources } => {
+                write!(f, "processes:{count}x{}", resources.cpus)
+            }
             Source::Slurm(_) => f.write_str("slurm"),
             Source::Listen(address) => write!(f, "listen:{address}"),
         }

@@ -2,7 +2,7 @@
 
 use crate::remote_stage::{StageSettings, StageSide};
 use crate::task_context::{StageShared, TaskContext};
-use crate::{BarrierTaskContext, BoxError, TaskResult, blocking, codec};
+use crate::{BarrierTaskContext, BoxError, PartitionId, TaskResult, blocking, codec};
 use bytes::Bytes;
 use phalanx_actors::remote::RemoteLaunch;
 use phalanx_actors::remote::wire::Program;
@@ -173,10 +173,10 @@ impl Registry {
         &self,
         name: &str,
         shared: Arc<StageShared>,
-        input: impl Fn(usize) -> Bytes + Send + Sync + 'static,
+        input: impl Fn(PartitionId) -> Bytes + Send + Sync + 'static,
     ) -> Result<NamedCode, String> {
         let context = move |task: Arc<Task>| {
-            let input = input(task.partition().0 as usize);
+            let input = input(task.partition());
             (BarrierTaskContext::new(TaskContext::begin(task, shared.clone())), input)
         };
         let payload = |bytes: Bytes| -> Payload { Box::new(bytes) };
@@ -203,8 +203,7 @@ impl Registry {
             side: StageSide::AtDriver(calls),
             fold: Default::default(),
         };
-        let input =
-            move |partition: usize| inputs.get(partition).cloned().flatten().unwrap_or_default();
+        let input = move |partition| inputs.get(&partition).cloned().unwrap_or_default();
         Ok(match self.code(&code, Arc::new(shared), input)? {
             NamedCode::Async(code) => TaskBody::Async(code),
             NamedCode::Blocking(code) => TaskBody::Blocking(code),

@@ -148,24 +148,35 @@ impl Keeper {
         &self.spawn.names[self.index]
     }
 
+    /// It was told to end: perhaps all are.
+    async fn ask_about_signal(&self) {
+        if let Some(on_signal) = &self.on_signal
+            && on_signal().await
+        {
+            self.end.cancel();
+        }
+    }
+
     /// Until it has ended.
     async fn keep(&mut self, mut child: Child) -> Ended {
         let mut has_joined = false;
         loop {
             tokio::select! {
                 status = child.wait() => {
+                    // What was heard of it before may say why.
+                    while let Ok(news) = self.news.try_recv() {
+                        match news {
+                            News::Joined => has_joined = true,
+                            News::Lost(Loss::Told) => self.ask_about_signal().await,
+                            News::Lost(Loss::Broken | Loss::Silent) => {}
+                        }
+                    }
                     warn!("executor '{}' ended ({})", self.name(), text_of(status));
                     return if has_joined { Ended::Here } else { Ended::Elsewhere };
                 }
                 Some(news) = self.news.recv() => match news {
                     News::Joined => has_joined = true,
-                    News::Lost(Loss::Told) => {
-                        if let Some(on_signal) = &self.on_signal
-                            && on_signal().await
-                        {
-                            self.end.cancel();
-                        }
-                    }
+                    News::Lost(Loss::Told) => self.ask_about_signal().await,
                     // The driver has given it up: it must not go on.
                     News::Lost(loss @ (Loss::Broken | Loss::Silent)) => {
                         kill(&mut child).await;

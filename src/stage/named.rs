@@ -3,7 +3,7 @@
 use super::{Options, Stage, submit};
 use crate::remote_stage::StageSettings;
 use crate::stage_handle::StageHandle;
-use crate::{Runtime, codec};
+use crate::{PartitionId, Runtime, codec};
 use bytes::Bytes;
 use phalanx_actors::{NamedBody, Payload, TaskBody};
 use serde::Serialize;
@@ -42,7 +42,8 @@ impl<I: Serialize + 'static> Stage<Named<I>> {
             let settings = codec::encode(&StageSettings { max_message_size });
             let settings = settings.map_err(|error| error.to_string())?;
             let (serving, here) = (shared.clone(), inputs.clone());
-            let here = registry.code(&code, shared, move |partition| here[partition].clone())?;
+            let input = move |partition: PartitionId| here[partition.0 as usize].clone();
+            let here = registry.code(&code, shared, input)?;
             Ok(TaskBody::Named(Arc::new(NamedBody {
                 code,
                 settings,

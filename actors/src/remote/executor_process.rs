@@ -13,7 +13,8 @@ use crate::threads::Threads;
 use crate::{ExecutorActor, ExecutorConfig, RetireExecutor, TaskBody};
 use actix::prelude::*;
 use bytes::Bytes;
-use phalanx_protocol::{ExecutorId, Incarnation};
+use phalanx_protocol::{ExecutorId, Incarnation, PartitionId};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
@@ -52,8 +53,8 @@ pub struct RemoteLaunch {
     pub code: String,
     /// What the code is told about its stage.
     pub settings: Bytes,
-    /// Inputs by partition; of tasks elsewhere there are none.
-    pub inputs: Vec<Option<Bytes>>,
+    /// Inputs of the tasks that are launched here.
+    pub inputs: HashMap<PartitionId, Bytes>,
     /// The way to the stage's side in the driver.
     pub calls: StageCalls,
 }

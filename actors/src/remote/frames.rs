@@ -83,8 +83,8 @@ pub struct PacketReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> PacketReader<R> {
-    /// `limit`: bytes that a packet may have.
-    pub(crate) fn new(reader: R, limit: usize) -> Self {
+    /// Reads packets of at most `limit` bytes.
+    pub fn new(reader: R, limit: usize) -> Self {
         let codec = LengthDelimitedCodec::builder().max_frame_length(FRAME_MAX + 1).new_codec();
         let frames = FramedRead::with_capacity(reader, codec, READ_ROOM);
         PacketReader { frames, begun: BytesMut::new(), limit }

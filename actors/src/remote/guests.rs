@@ -41,6 +41,24 @@ struct Known {
     current: Option<Arc<RemoteExecutor>>,
 }
 
+/// Tells the scheduler that a life is over, whatever ended it.
+struct LifeGuard {
+    mailbox: Addr<RemoteExecutorActor>,
+    reason: String,
+}
+
+impl LifeGuard {
+    fn end(mut self, reason: &str) {
+        reason.clone_into(&mut self.reason);
+    }
+}
+
+impl Drop for LifeGuard {
+    fn drop(&mut self) {
+        self.mailbox.do_send(Disconnected { reason: std::mem::take(&mut self.reason) });
+    }
+}
+
 /// How the connection of an executor ended.
 struct End {
     reason: String,
@@ -161,8 +179,12 @@ impl Guests {
         }
         info!(%executor, %incarnation, "executor {executor} is '{name}' at {peer}");
         self.tell(LinkEvent::Joined { name: name.clone(), executor, incarnation });
+        let life = LifeGuard { mailbox, reason: "ended unexpectedly".to_owned() };
         let End { reason, loss } = self.converse(&remote, &mut reader).await;
-        mailbox.do_send(Disconnected { reason: reason.clone() });
+        life.end(&reason);
+        // At once: whoever started it may have to know why it ends.
+        let reported = reason.clone();
+        self.tell(LinkEvent::Lost { name: name.clone(), incarnation, reason: reported, loss });
         if loss == Loss::Told {
             // Its tasks may still save their work.
             let rest = async {
@@ -186,7 +208,6 @@ impl Guests {
         {
             known.current = None;
         }
-        self.tell(LinkEvent::Lost { name, incarnation, reason, loss });
     }
 
     /// Has the executor join the scheduler. `None`: the runtime has ended.

@@ -6,8 +6,10 @@ use super::remote_barrier::RemoteBarrier;
 use super::wire::{Message, Payloads};
 use crate::{ExecutorActor, GangBarrier, LaunchOnExecutor, Report, Tell};
 use actix::Addr;
+use bytes::Bytes;
 use phalanx_protocol::{
-    KillTask, LaunchTask, LaunchTasks, TaskAttemptId, TaskFailure, TaskOutcome, TaskReport,
+    KillTask, LaunchTask, LaunchTasks, LeaveReason, PartitionId, TaskAttemptId, TaskFailure,
+    TaskLeft, TaskOutcome, TaskReport,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -61,19 +63,8 @@ impl Launches {
             return Err("sent a launch without its inputs".to_owned());
         }
         let settings = payloads.remove(0);
-        let mut inputs = vec![None; launch.num_tasks as usize];
-        for (task, input) in launch.tasks.iter().zip(payloads) {
-            match inputs.get_mut(task.partition.0 as usize) {
-                Some(slot) => *slot = Some(input),
-                None => {
-                    return Err(format!(
-                        "launched partition {} of {}",
-                        task.partition,
-                        inputs.len()
-                    ));
-                }
-            }
-        }
+        let partitions = launch.tasks.iter().map(|task| task.partition);
+        let inputs: HashMap<PartitionId, Bytes> = partitions.zip(payloads).collect();
         let tasks = launch.tasks.len() as u32;
         self.newest = self.newest.max(launch.tasks.iter().map(|task| task.task_attempt).max());
         let calls = StageCalls { link: self.link.clone(), attempt: launch.attempt };
@@ -81,7 +72,7 @@ impl Launches {
             Ok(body) => body,
             Err(reason) => {
                 for task in &launch.tasks {
-                    self.report(&launch, task, TaskFailure::Error(reason.clone()));
+                    self.refuse(&launch, task, TaskFailure::Error(reason.clone()));
                 }
                 return Ok(());
             }
@@ -114,15 +105,20 @@ impl Launches {
         self.executor.do_send(Tell(kill));
     }
 
-    fn report(&self, launch: &LaunchTasks, task: &LaunchTask, failure: TaskFailure) {
+    /// The task ends before it begins.
+    fn refuse(&self, launch: &LaunchTasks, task: &LaunchTask, failure: TaskFailure) {
+        let LaunchTask { partition, task_attempt, .. } = *task;
         let report = TaskReport {
             executor: self.link.executor,
             incarnation: self.link.incarnation,
             attempt: launch.attempt,
-            partition: task.partition,
-            task_attempt: task.task_attempt,
-            outcome: TaskOutcome::Failed(failure),
+            partition,
+            task_attempt,
+            outcome: TaskOutcome::Failed(failure.clone()),
         };
         self.link.report(report, None);
+        let (attempt, reason) = (launch.attempt, LeaveReason::Failed(failure));
+        let left = TaskLeft { attempt, partition, task_attempt, reason };
+        self.link.put(&Message::Left(left), &[]);
     }
 }

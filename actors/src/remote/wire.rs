@@ -235,6 +235,11 @@ pub enum WireError {
 const CONFIG: Configuration<LittleEndian, Varint, Limit<{ 1 << 30 }>> =
     bincode::config::standard().with_limit::<{ 1 << 30 }>();
 
+/// Of a head of at most [`GREETING_MAX`] bytes, of which each makes at most a number of 8: a text
+/// that claims to be longer than this is given no room.
+const SMALL: Configuration<LittleEndian, Varint, Limit<{ 16 * GREETING_MAX }>> =
+    bincode::config::standard().with_limit::<{ 16 * GREETING_MAX }>();
+
 /// The head of a packet has its length before it.
 const HEAD_LENGTH: usize = size_of::<u32>();
 
@@ -276,9 +281,14 @@ pub fn decode(packet: &Bytes) -> Result<(Message, Payloads), WireError> {
     if head_length > rest.len() {
         return Err(malformed("its head is cut off"));
     }
+    let head = &rest[..head_length];
+    let decoded = if head_length <= GREETING_MAX {
+        bincode::serde::decode_from_slice(head, SMALL)
+    } else {
+        bincode::serde::decode_from_slice(head, CONFIG)
+    };
     let ((message, sizes), used): ((Message, Vec<u64>), usize) =
-        bincode::serde::decode_from_slice(&rest[..head_length], CONFIG)
-            .map_err(|error| WireError::Malformed(error.to_string()))?;
+        decoded.map_err(|error| WireError::Malformed(error.to_string()))?;
     if used != head_length {
         return Err(malformed("bytes are left over in its head"));
     }
