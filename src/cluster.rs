@@ -12,7 +12,7 @@ pub use slurm::Slurm;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
@@ -264,7 +264,8 @@ fn processes(
             .env(program::EXECUTOR_NAME, process_name(index))
             .env(program::EXECUTOR_RESOURCES, &named)
             .env(program::DIES_WITH_PARENT, "yes")
-            .env("PHALANX_SLOTS", &slots);
+            .env("PHALANX_SLOTS", &slots)
+            .stdin(Stdio::null());
         command
     };
     let names = (0..count).map(|index| process_name(index).into()).collect();

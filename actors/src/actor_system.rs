@@ -230,8 +230,11 @@ impl ActorSystem {
 }
 
 impl Drop for ActorSystem {
-    /// Ends everything in the background.
+    /// Ends everything in the background. Executors of other processes are told at once.
     fn drop(&mut self) {
+        if let Some(listener) = &*lock(&self.listener) {
+            listener.say_goodbye();
+        }
         self.begin_shutdown(None);
     }
 }

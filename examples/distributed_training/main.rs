@@ -60,8 +60,10 @@ fn train_in_gang(
     let parts = wines.split(options.tasks as usize).into_iter().map(|part| (part, plan));
     let handle = Stage::named("train", parts).name("wines").run::<Trained>(&runtime);
     watch::show_progress(&handle);
-    let mut trained = handle.wait()?;
+    let trained = handle.wait();
+    // Also after a failure: executors learn that there is nothing more to do.
     runtime.shutdown_blocking(Duration::from_secs(5))?;
+    let mut trained = trained?;
     // All tasks hold the same model.
     Ok((trained.swap_remove(0), losses.join().unwrap_or_default()))
 }

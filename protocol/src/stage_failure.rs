@@ -115,7 +115,8 @@ pub enum StageFailure {
     },
     /// The executors, busy ones included, never had enough slots.
     #[error(
-        "needs {required} slots at once and all executors together have {available} (checked {checks} times, every {interval:?}): add slots, ask for fewer resources per task, or use fewer tasks"
+        "needs {required} slots at once and all executors together have {available} (checked {checks} times, every {interval:?}): add slots, ask for fewer resources per task, or use fewer tasks{}",
+        after(.last_cause)
     )]
     NotEnoughSlots {
         /// Slots the stage needs at once.
@@ -126,6 +127,8 @@ pub enum StageFailure {
         checks: u32,
         /// The pause between two checks.
         interval: Duration,
+        /// Why its last attempt failed, if one was started: perhaps an executor was lost.
+        last_cause: Option<Box<FailureCause>>,
     },
     /// Too many stages are waiting or running.
     #[error(
@@ -152,15 +155,20 @@ pub enum StageFailure {
     Shutdown,
 }
 
+fn after(last_cause: &Option<Box<FailureCause>>) -> String {
+    let last = last_cause.as_deref();
+    last.map_or_else(String::new, |cause| format!("; its last attempt failed: {cause}"))
+}
+
 impl StageFailure {
-    /// The first cause, if a task or the machinery failed.
+    /// The first cause of the last attempt, if a task or the machinery failed.
     pub fn first_cause(&self) -> Option<&FailureCause> {
         match self {
             StageFailure::AttemptsExhausted { cause, .. }
             | StageFailure::InfrastructureExhausted { cause, .. }
             | StageFailure::Aborted { cause } => Some(cause),
-            StageFailure::NotEnoughSlots { .. }
-            | StageFailure::QueueFull { .. }
+            StageFailure::NotEnoughSlots { last_cause, .. } => last_cause.as_deref(),
+            StageFailure::QueueFull { .. }
             | StageFailure::Refused { .. }
             | StageFailure::Cancelled { .. }
             | StageFailure::Shutdown => None,
@@ -182,9 +190,23 @@ mod tests {
             StageFailure::Aborted { cause: cause.clone() },
         ];
         assert!(with_cause.iter().all(|failure| failure.first_cause() == Some(&cause)));
-        let interval = Duration::from_secs(1);
+        let not_enough = |last_cause| {
+            let interval = Duration::from_secs(1);
+            StageFailure::NotEnoughSlots {
+                required: 2,
+                available: 1,
+                checks: 1,
+                interval,
+                last_cause,
+            }
+        };
+        let lost = not_enough(Some(Box::new(cause.clone())));
+        assert_eq!(lost.first_cause(), Some(&cause));
+        let end = "use fewer tasks; its last attempt failed: Stage 0 (Attempt 0) failed: e";
+        assert!(lost.to_string().ends_with(end), "{lost}");
+        assert!(not_enough(None).to_string().ends_with("use fewer tasks"));
         let without = [
-            StageFailure::NotEnoughSlots { required: 2, available: 1, checks: 1, interval },
+            not_enough(None),
             StageFailure::QueueFull { limit: 1 },
             StageFailure::Refused { reason: String::new() },
             StageFailure::Cancelled { reason: String::new() },

@@ -51,8 +51,13 @@ fn too_many(executors: Vec<ExecutorResources>, cpus: u32, on_failure: OnFailure)
     let id = stage.id();
     fails_by_checks(&runtime, &mut events, &stage, (5, 4, 3));
     let error = stage.wait().unwrap_err();
-    let failure =
-        StageFailure::NotEnoughSlots { required: 5, available: 4, checks: 4, interval: INTERVAL };
+    let failure = StageFailure::NotEnoughSlots {
+        required: 5,
+        available: 4,
+        checks: 4,
+        interval: INTERVAL,
+        last_cause: None,
+    };
     assert_eq!(*error.failure(), failure);
     assert_eq!(
         error.to_string(),

@@ -252,6 +252,11 @@ impl DriverLink {
         self.leaving.send_replace(Some(reason.to_owned()));
     }
 
+    /// Why this process is about to end, if it is.
+    pub(crate) fn is_leaving(&self) -> Option<String> {
+        self.leaving.borrow().clone()
+    }
+
     /// Ready once this process is about to end, with why.
     pub(crate) async fn leaving(&self) -> String {
         let mut leaving = self.leaving.subscribe();

@@ -220,6 +220,11 @@ impl Life {
         };
         let launches = Launches::new(link.clone(), self.resolve.clone(), actor.clone());
         let end = self.converse(&link, &mut reader, welcome, launches, &running, signals).await;
+        // One that was asked to end does not come back.
+        let end = match (end, link.is_leaving()) {
+            (LinkEnd::Lost(_), Some(reason)) => LinkEnd::Final(ExecutorEnd::Signalled(reason)),
+            (end, _) => end,
+        };
         let reason = match &end {
             LinkEnd::Lost(reason) => format!("its executor has lost the driver: {reason}"),
             LinkEnd::Final(end) => format!("its executor ends: {end}"),

@@ -73,6 +73,16 @@ impl Guests {
         Guests { config, host, known: Mutex::default(), end }
     }
 
+    /// To all executors, at once and from any thread, as far as the system takes it.
+    pub(crate) fn say_goodbye(&self) {
+        let here: Vec<_> =
+            lock(&self.known).values().filter_map(|known| known.current.clone()).collect();
+        for executor in here {
+            let reason = DRIVER_ENDS.to_owned();
+            executor.outbox.send_urgent(&Message::Goodbye { reason });
+        }
+    }
+
     /// Somebody dials.
     pub(crate) async fn greet(&self, stream: TcpStream, peer: SocketAddr) -> Option<Guest> {
         let LinkConfig { token, tls, max_queued, .. } = &self.config;
@@ -147,9 +157,7 @@ impl Guests {
         });
         if let Some(former) = known.current.take() {
             // Perhaps it has not been noticed yet that the former connection is dead.
-            let reason = "another connection under the same executor name took its place";
-            former.outbox.send_urgent(&Message::Goodbye { reason: reason.to_owned() });
-            former.outbox.close(reason);
+            supersede(&former);
         }
         Ok((known.executor, known.incarnation))
     }
@@ -172,10 +180,10 @@ impl Guests {
             resources: hello.resources,
         };
         let Some(mailbox) = self.join(remote.clone(), joined).await else { return };
-        if let Some(known) = lock(&self.known).get_mut(&name)
-            && known.incarnation == incarnation
-        {
-            known.current = Some(remote.clone());
+        match lock(&self.known).get_mut(&name) {
+            Some(known) if known.incarnation == incarnation => known.current = Some(remote.clone()),
+            // The next one came while this one joined.
+            Some(_) | None => supersede(&remote),
         }
         info!(%executor, %incarnation, "executor {executor} is '{name}' at {peer}");
         self.tell(LinkEvent::Joined { name: name.clone(), executor, incarnation });
@@ -295,8 +303,10 @@ impl Guests {
                 }
             };
             link.outbox.send(&answer, &[]);
-            if timeout(CLIENT_IDLE_MAX, poll_fn(|cx| link.outbox.poll_empty(cx))).await.is_err() {
-                return;
+            let written = timeout(CLIENT_IDLE_MAX, poll_fn(|cx| link.outbox.poll_empty(cx)));
+            tokio::select! {
+                written = written => if written.is_err() { return },
+                () = self.end.cancelled() => return,
             }
         }
     }
@@ -334,6 +344,13 @@ impl Guests {
             let _ = events.send(event);
         }
     }
+}
+
+/// Another life of the same executor is here.
+fn supersede(former: &RemoteExecutor) {
+    let reason = "another connection under the same executor name took its place";
+    former.outbox.send_urgent(&Message::Goodbye { reason: reason.to_owned() });
+    former.outbox.close(reason);
 }
 
 const DRIVER_ENDS: &str = "the driver has ended";

@@ -123,7 +123,7 @@ pub(crate) struct Host {
 /// Takes in whoever dials, on a thread of its own.
 pub struct Listener {
     address: SocketAddr,
-    end: CancellationToken,
+    guests: Arc<Guests>,
     thread: JoinHandle<()>,
 }
 
@@ -144,12 +144,12 @@ impl Listener {
         socket.set_nonblocking(true).map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
         let runtime = Builder::new_current_thread().enable_all().build().map_err(refused)?;
-        let end = CancellationToken::new();
-        let ends = end.clone();
+        let guests = Arc::new(Guests::new(config, host, CancellationToken::new()));
+        let in_thread = guests.clone();
         let run = move || {
             runtime.block_on(async {
                 match TcpListener::from_std(socket) {
-                    Ok(socket) => run(socket, Guests::new(config, host, ends)).await,
+                    Ok(socket) => run(socket, in_thread).await,
                     Err(error) => warn!("the driver cannot be dialled: {error}"),
                 }
             });
@@ -158,7 +158,7 @@ impl Listener {
         };
         let builder = thread::Builder::new().name("phalanx-link".to_owned());
         let thread = builder.spawn(run).map_err(refused)?;
-        Ok(Listener { address, end, thread })
+        Ok(Listener { address, guests, thread })
     }
 
     /// Where it listens.
@@ -166,17 +166,23 @@ impl Listener {
         self.address
     }
 
-    /// Says goodbye to all, which takes at most about a second.
+    /// Tells all executors that there will be nothing more, without waiting for anything: the
+    /// process may be about to end.
+    pub(crate) fn say_goodbye(&self) {
+        self.guests.say_goodbye();
+    }
+
+    /// Says goodbye to all, which takes at most about a second, but for those that are about to end
+    /// themselves.
     pub(crate) fn end(self) {
-        self.end.cancel();
+        self.guests.end.cancel();
         if self.thread.join().is_err() {
             warn!("the thread of the links panicked");
         }
     }
 }
 
-async fn run(socket: TcpListener, guests: Guests) {
-    let guests = Arc::new(guests);
+async fn run(socket: TcpListener, guests: Arc<Guests>) {
     let mut connections: JoinSet<()> = JoinSet::new();
     let mut greetings: JoinSet<Option<Guest>> = JoinSet::new();
     let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();

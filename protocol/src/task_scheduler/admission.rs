@@ -161,7 +161,9 @@ impl TaskScheduler {
         let (max_failures, interval) =
             (self.config.slot_check_max_failures, self.config.slot_check_interval);
         if checks > max_failures {
-            let failure = StageFailure::NotEnoughSlots { required, available, checks, interval };
+            let last_cause = stage.last_cause.clone().map(Box::new);
+            let failure =
+                StageFailure::NotEnoughSlots { required, available, checks, interval, last_cause };
             self.end_stage(id, failure, effects);
             return;
         }

@@ -81,8 +81,13 @@ fn k15_a_gang_that_does_not_fit_fails_after_three_intervals_and_not_before() {
         advance(&runtime, Duration::from_nanos(1));
     }
     let error = handle.wait().unwrap_err();
-    let expected =
-        StageFailure::NotEnoughSlots { required: 3, available: 2, checks: 4, interval: SECOND };
+    let expected = StageFailure::NotEnoughSlots {
+        required: 3,
+        available: 2,
+        checks: 4,
+        interval: SECOND,
+        last_cause: None,
+    };
     assert_eq!(*error.failure(), expected);
     assert!(is_idle(&runtime));
 }

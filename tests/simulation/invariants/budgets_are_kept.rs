@@ -60,7 +60,7 @@ impl BudgetsAreKept {
                     && self.losses.get(&stage) == Some(losses)
             }
             StageFailure::Aborted { .. } => spec.on_failure == OnFailure::Abort,
-            StageFailure::NotEnoughSlots { required, available, checks, interval } => {
+            StageFailure::NotEnoughSlots { required, available, checks, interval, .. } => {
                 let (since, _) = self.deferred.get(&stage).copied().unwrap_or((now, 0));
                 required > available && now >= since + *interval * (checks - 1)
             }

@@ -53,8 +53,13 @@ fn the_check_is_repeated_and_counts_down_until_the_stage_fails() {
         let phase = StagePhase::Deferred { required: 4, available: 3, checks_left: left };
         assert_eq!(cluster.phase(stage), phase);
     }
-    let failure =
-        StageFailure::NotEnoughSlots { required: 4, available: 3, checks: 4, interval: SLOT_CHECK };
+    let failure = StageFailure::NotEnoughSlots {
+        required: 4,
+        available: 3,
+        checks: 4,
+        interval: SLOT_CHECK,
+        last_cause: None,
+    };
     assert_eq!(cluster.fire(the_check(&effects)), stage_over(stage, 0, Some(failure)));
     cluster.is_over(stage);
 }
@@ -63,8 +68,13 @@ fn the_check_is_repeated_and_counts_down_until_the_stage_fails() {
 fn without_further_checks_the_stage_fails_at_once() {
     let mut cluster = Cluster::configured(no_checks(), &[3]);
     let (stage, effects) = cluster.submit(gang(4));
-    let failure =
-        StageFailure::NotEnoughSlots { required: 4, available: 3, checks: 1, interval: SLOT_CHECK };
+    let failure = StageFailure::NotEnoughSlots {
+        required: 4,
+        available: 3,
+        checks: 1,
+        interval: SLOT_CHECK,
+        last_cause: None,
+    };
     assert_eq!(effects[1..], stage_over(stage, 0, Some(failure)));
     cluster.is_over(stage);
 }
@@ -209,4 +219,18 @@ fn practically_endless_checks_can_be_configured() {
     let (stage, _) = cluster.submit(gang(1));
     let phase = StagePhase::Deferred { required: 1, available: 0, checks_left: u32::MAX };
     assert_eq!(cluster.phase(stage), phase);
+}
+
+#[test]
+fn a_stage_whose_slots_do_not_come_back_names_the_executor_it_lost() {
+    let mut cluster = Cluster::configured(no_checks(), &[1, 1]);
+    let (stage, _) = cluster.submit(gang(2));
+    cluster.lose(E2);
+    let effects = cluster.killed_all(stage);
+    let [(_, Err(failure))] = &results(&effects)[..] else { panic!("{effects:?}") };
+    let cause = failure.first_cause().unwrap();
+    assert_eq!(cause.failure, executor_lost(E2));
+    let text = failure.to_string();
+    assert!(text.contains("its last attempt failed: partition 1 (task 1 of Stage 0"), "{text}");
+    assert!(text.ends_with("lost its executor: executor 2 went away"), "{text}");
 }
