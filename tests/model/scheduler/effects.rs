@@ -133,7 +133,9 @@ impl<S: Scheduler> State<S> {
         step: &Step,
     ) {
         let cause = result.as_ref().err().and_then(StageFailure::first_cause);
-        if cause.is_some_and(|cause| !step.failed.contains(cause)) {
+        // A stage that finds too few slots failed in an earlier step, if it did.
+        let is_of_this_step = !matches!(result, Err(StageFailure::NotEnoughSlots { .. }));
+        if cause.is_some_and(|cause| is_of_this_step && !step.failed.contains(cause)) {
             self.faults.insert(Fault::WrongCause);
         }
         let stage = id.0 as usize;
