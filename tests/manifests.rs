@@ -12,17 +12,6 @@ use std::path::Path;
 
 const KUEUE: &str = "kueue.x-k8s.io/v1beta2";
 
-/// The variables that are not settings of [`Config`]: an executor's place, and the link's.
-const OF_THE_LINK: &[&str] = &[
-    "PHALANX_ROLE",
-    "PHALANX_DRIVER",
-    "PHALANX_TOKEN",
-    "PHALANX_TOKEN_FILE",
-    "PHALANX_EXECUTOR_NAME",
-    "PHALANX_EXECUTOR_ADDRESS",
-    "PHALANX_LINK_RECONNECT_TIMEOUT",
-];
-
 /// Fields whose published type is a mere string.
 const CHOICES: &[(&str, &[&str])] = &[
     ("completionMode", &["Indexed", "NonIndexed"]),
@@ -251,10 +240,7 @@ fn check_pod(job: &Manifest, secret: &Manifest, check: &mut Check) {
 }
 
 fn known_variable(name: &str, value: &str) -> Result<(), ConfigError> {
-    match Config::default().apply_variables([(name.to_owned(), value.to_owned())]) {
-        Err(ConfigError::UnknownKey { .. }) if OF_THE_LINK.contains(&name) => Ok(()),
-        result => result,
-    }
+    Config::default().apply_variables([(name.to_owned(), value.to_owned())])
 }
 
 fn check_link(service: &Manifest, driver: &Manifest, executors: &Manifest, check: &mut Check) {
