@@ -5,8 +5,9 @@ use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2, Axis};
 use serde_json::Value;
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -23,13 +24,18 @@ fn example(name: &str) -> PathBuf {
     example
 }
 
-async fn run(name: &str, arguments: &str, variables: &[(&str, &str)]) -> Output {
+/// Without the settings of whoever runs the tests.
+fn command(name: &str) -> Command {
     let mut command = Command::new(example(name));
-    // Settings of whoever runs the tests are not meant.
     let settings = std::env::vars_os().map(|(variable, _)| variable);
     for variable in settings.filter(|it| it.to_string_lossy().starts_with("PHALANX_")) {
         command.env_remove(variable);
     }
+    command
+}
+
+async fn run(name: &str, arguments: &str, variables: &[(&str, &str)]) -> Output {
+    let mut command = command(name);
     command.envs(variables.iter().copied());
     command.args(arguments.split_whitespace()).kill_on_drop(true);
     timeout(HANGS, command.output()).await.expect("the example hangs").unwrap()
@@ -84,6 +90,56 @@ async fn a_failure_costs_no_bit_of_the_model() {
     assert_eq!((&smooth["attempts"], &smooth["resumed_from"]), (&1.into(), &Value::Null));
     assert_eq!((&failed["attempts"], &failed["resumed_from"]), (&2.into(), &19.into()));
     assert_eq!((&smooth["epochs_run"], &failed["epochs_run"]), (&100.into(), &81.into()));
+}
+
+/// Executors are the driver's children.
+#[cfg(target_os = "linux")]
+fn children_of(process: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let lists =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<_>>())
+        .collect()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_executor_that_is_killed_costs_no_bit_of_the_model() {
+    let smooth = train("").await;
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let at = 2 + u64::from(seed.subsec_nanos()) % 60;
+    let arguments = "--json --cluster processes:4 --epoch-pause 5ms";
+    let mut driver = command("distributed_training")
+        .args(arguments.split(' '))
+        .env_remove("RUST_LOG")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(driver.stderr.take().unwrap()).lines();
+    let epoch = |line: &str| {
+        let (_, rest) = line.split_once("epoch ")?;
+        rest.split_once(" of 100")?.0.parse::<u64>().ok()
+    };
+    let mut killed = None;
+    let follow = async {
+        while let Some(line) = log.next_line().await.unwrap() {
+            if killed.is_none() && epoch(&line).is_some_and(|epoch| epoch >= at) {
+                let victim = children_of(driver.id().unwrap())[at as usize % 4];
+                let status = Command::new("kill").args(["-9", &victim.to_string()]).status().await;
+                killed = Some(status.unwrap().success());
+            }
+        }
+    };
+    timeout(HANGS, follow).await.expect("the driver hangs");
+    assert_eq!(killed, Some(true), "at epoch {at}");
+    let output = timeout(HANGS, driver.wait_with_output()).await.unwrap().unwrap();
+    let trained: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(trained["sha256"], smooth["sha256"], "killed at epoch {at}");
+    assert_eq!((&trained["attempts"], &trained["infrastructure_failures"]), (&2.into(), &1.into()));
+    assert!(trained["resumed_from"].as_u64() >= Some(at - 1), "killed at epoch {at}: {trained}");
 }
 
 #[tokio::test]

@@ -54,12 +54,23 @@ async fn rounds(ctx: BarrierTaskContext, work: Work) -> TaskResult<Samples> {
 
 /// A driver with so many executors on this machine, each with so many slots.
 pub fn cluster(executors: usize, slots: u32, tls: Option<TlsFiles>) -> Fallible<Runtime> {
+    cluster_with(config(), executors, slots, tls)
+}
+
+fn config() -> Config {
+    Config { worker_threads: 1, stage_retry_delay: Duration::ZERO, ..Config::default() }
+}
+
+fn cluster_with(
+    config: Config,
+    executors: usize,
+    slots: u32,
+    tls: Option<TlsFiles>,
+) -> Fallible<Runtime> {
     let mut cluster = Cluster::processes(executors, ExecutorResources::new(slots));
     if let Some(files) = tls {
         cluster = cluster.tls(files);
     }
-    let config =
-        Config { worker_threads: 1, stage_retry_delay: Duration::ZERO, ..Config::default() };
     let builder = Runtime::builder().registry(registry()).config(config);
     Ok(builder.cluster(cluster).start()?)
 }

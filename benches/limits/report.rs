@@ -27,7 +27,7 @@ starts a gang all or nothing, tells who is missing, or notices that somebody can
 ";
 
 /// What is said about the rows that begin with a word.
-const FAMILIES: [(&str, &str); 9] = [
+const FAMILIES: [(&str, &str); 10] = [
     (
         "barrier/async",
         "A round of `barrier()`; async tasks, `worker_threads` 2 and 1. In the smallest \
@@ -61,6 +61,17 @@ const FAMILIES: [(&str, &str); 9] = [
          task by which the next stage is placed.",
     ),
     ("memory", "Growth of the process by 100,000 tasks that wait, and by 50,000 queued stages."),
+    (
+        "remote",
+        "Gangs whose executors are processes on this machine. A round of `barrier()` is next to \
+         one message of 64 bytes to another process and back, which takes 5 µs if the system keeps \
+         both processes on one warm processor and ten times that if it has to wake an idle one: \
+         look at the time, too. `peers`: the same round of others, where they are installed \
+         (`benches/limits/peers/run --install`), one after the other in the same run. `moved`: \
+         bytes over the loopback in one round. `loss`: from `kill -9` of a process to the event, \
+         and to the release of the next attempt's first sync. `crowd`: a driver with 256 executors \
+         of 16 tasks each.",
+    ),
 ];
 
 /// Written by hand, with what was measured when these bars were not met.

@@ -4,7 +4,7 @@ use super::cluster;
 use crate::Bench;
 use crate::measure::{Fallible, Samples, Spread, micros};
 use crate::row::{Bar, Row};
-use phalanx::{BarrierTaskContext, RuntimeEvent, Stage, TaskResult};
+use phalanx::{BarrierTaskContext, Config, RuntimeEvent, Stage, StageControl, TaskResult};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,60 @@ pub async fn meet(ctx: BarrierTaskContext, attempts: u32) -> TaskResult<u32> {
 
 const WHAT: [&str; 2] = ["remote/loss/detected", "remote/loss/next-barrier"];
 
+const SILENT: &str = "remote/loss/silent";
+
+/// Of the row above.
+const LIMIT: Duration = Duration::from_secs(2);
+
 pub fn measure(bench: &mut Bench) -> Fallible<()> {
+    killed(bench)?;
+    stopped(bench)
+}
+
+/// One that is stopped is as silent as one without power.
+fn stopped(bench: &mut Bench) -> Fallible<()> {
+    if !bench.wants(SILENT, 2, 0) {
+        return Ok(());
+    }
+    let mut samples = Samples::new();
+    for _ in 0..if bench.effort.quick { 1 } else { 3 } {
+        let config = Config { link_heartbeat_timeout: LIMIT, ..super::config() };
+        let runtime = super::cluster_with(config, 2, 1, None)?;
+        let mut events = runtime.subscribe();
+        let handle = Stage::named("meet", vec![2_u32; 2]).run::<u32>(&runtime);
+        let start = signal("-STOP", victim_of(&handle))?;
+        while !matches!(events.next_blocking()?.event, RuntimeEvent::ExecutorLost { .. }) {}
+        samples.push(micros(start.elapsed()));
+        handle.wait()?;
+    }
+    let bar = Bar::Ours(micros(LIMIT + Duration::from_secs(1)));
+    let row = Row::new(SILENT, 2, Spread::of(samples)).bar(bar);
+    bench.add(row.note("SIGSTOP; link.heartbeat_timeout 2 s, interval 1 s"));
+    Ok(())
+}
+
+/// The process of the gang's last task, once all have met.
+fn victim_of(handle: &StageControl) -> u64 {
+    loop {
+        let progress = handle.progress();
+        match progress.iter().flatten().next() {
+            Some(it) if progress.iter().all(Option::is_some) => return it.done,
+            Some(_) | None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+/// When it was sent.
+fn signal(signal: &str, process: u64) -> Fallible<Instant> {
+    let start = Instant::now();
+    let sent = Command::new("kill").args([signal, &process.to_string()]).status()?;
+    if !sent.success() {
+        return Err(format!("process {process} got no signal").into());
+    }
+    Ok(start)
+}
+
+fn killed(bench: &mut Bench) -> Fallible<()> {
     if !WHAT.iter().any(|what| bench.wants(what, 4, 0)) {
         return Ok(());
     }
@@ -36,18 +89,7 @@ pub fn measure(bench: &mut Bench) -> Fallible<()> {
     for _ in 0..kills {
         let stage = Stage::named("meet", vec![2_u32; 4]).max_infrastructure_failures(1);
         let handle = stage.run::<u32>(&runtime);
-        let victim = loop {
-            let progress = handle.progress();
-            match progress.iter().flatten().next() {
-                Some(it) if progress.iter().all(Option::is_some) => break it.done,
-                Some(_) | None => std::thread::sleep(Duration::from_millis(1)),
-            }
-        };
-        let start = Instant::now();
-        let killed = Command::new("kill").args(["-9", &victim.to_string()]).status()?;
-        if !killed.success() {
-            return Err(format!("process {victim} could not be killed").into());
-        }
+        let start = signal("-9", victim_of(&handle))?;
         let mut is_lost = false;
         loop {
             match events.next_blocking()?.event {
