@@ -12,6 +12,7 @@ pub use slurm::Slurm;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::thread;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Debug)]
 pub struct Cluster {
     source: Source,
+    program: Option<PathBuf>,
     token: Option<Token>,
     tls: Option<TlsFiles>,
 }
@@ -128,7 +130,8 @@ impl fmt::Display for Cluster {
 
 impl Cluster {
     /// Child processes of this binary on this machine, each with these resources. One that ends is
-    /// started again; none outlives the driver.
+    /// started again; none outlives the driver. The binary's `main` must be
+    /// [`phalanx::main`](crate::main), or else see [`program`](Self::program).
     pub fn processes(count: usize, resources: ExecutorResources) -> Self {
         Cluster::from(Source::Processes { count, resources })
     }
@@ -148,7 +151,14 @@ impl Cluster {
     }
 
     fn from(source: Source) -> Self {
-        Cluster { source, token: None, tls: None }
+        Cluster { source, program: None, token: None, tls: None }
+    }
+
+    /// The program that executors are, if the runtime starts them and this process is another one:
+    /// a test, whose `main` is not [`phalanx::main`](crate::main). It must make the same registry.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = Some(path.into());
+        self
     }
 
     /// The secret that executors must share. Default: `PHALANX_TOKEN` or `PHALANX_TOKEN_FILE`;
@@ -209,12 +219,15 @@ impl Cluster {
         let ended = match self.source {
             Source::Listen(_) => None,
             Source::Processes { count, resources } => {
-                let spawn = processes(count, &resources, address, environment)?;
+                let program = self.program.map_or_else(this_program, Ok)?;
+                let spawn = processes(program, count, &resources, address, environment);
                 let children = Children { spawn, heard, end: end.clone(), on_signal: None };
                 Some(in_thread(children.run(system.ended()))?)
             }
             Source::Slurm(slurm) => {
-                let slurm = slurm.prepare(address.port(), environment, heard, &end, system)?;
+                let program = self.program.map_or_else(this_program, Ok)?;
+                let slurm =
+                    slurm.prepare(program, address.port(), environment, heard, &end, system);
                 Some(in_thread(slurm.run(system.ended()))?)
             }
         };
@@ -243,15 +256,18 @@ fn environment(token: Option<&Token>, tls: Option<&TlsFiles>) -> Vec<(&'static s
     variables
 }
 
+fn this_program() -> Result<PathBuf, ClusterError> {
+    let path = std::env::current_exe();
+    path.map_err(|source| ClusterError::System { what: "this program again", source })
+}
+
 fn processes(
+    program: PathBuf,
     count: usize,
     resources: &ExecutorResources,
     address: SocketAddr,
     environment: Vec<(&'static str, String)>,
-) -> Result<Spawn, ClusterError> {
-    let program = std::env::current_exe();
-    let program =
-        program.map_err(|source| ClusterError::System { what: "this program again", source })?;
+) -> Spawn {
     let named = resources.named.iter();
     let named: Vec<String> =
         named.map(|(name, addresses)| format!("{name}={}", addresses.join(","))).collect();
@@ -269,7 +285,7 @@ fn processes(
         command
     };
     let names = (0..count).map(|index| process_name(index).into()).collect();
-    Ok(Spawn { names, command: Box::new(command) })
+    Spawn { names, command: Box::new(command) }
 }
 
 fn process_name(index: usize) -> String {

@@ -66,7 +66,7 @@ pub struct Config {
     /// `link.max_payload`: bytes that an input or a value may have that goes to another process.
     pub link_max_payload: usize,
     /// `link.max_queued`: bytes that may wait for one who reads slowly; who has more waiting is
-    /// cut off.
+    /// cut off. Inputs, values and messages wait where they are and are not copied.
     pub link_max_queued: usize,
 }
 
@@ -98,7 +98,7 @@ impl Default for Config {
             link_heartbeat_timeout: Duration::from_secs(10),
             link_reconnect_timeout: Duration::from_secs(10),
             link_max_payload: 256 << 20,
-            link_max_queued: 1 << 30,
+            link_max_queued: u32::MAX as usize,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{GOODBYE_GRACE, Heard};
 use phalanx_actors::remote::{LinkEvent, Loss};
+use phalanx_protocol::Incarnation;
 use std::pin::Pin;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
@@ -44,10 +45,10 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pauses before one that ended quickly is started again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// What is heard of one executor.
+/// What is heard of one executor, and of which life of it.
 enum News {
-    Joined,
-    Lost(Loss),
+    Joined(Incarnation),
+    Lost(Incarnation, Loss),
 }
 
 impl Children {
@@ -72,8 +73,12 @@ impl Children {
         let pass_on = async {
             while let Some(event) = heard.recv().await {
                 let (name, news) = match event {
-                    LinkEvent::Joined { name, .. } => (name, News::Joined),
-                    LinkEvent::Lost { name, loss, .. } => (name, News::Lost(loss)),
+                    LinkEvent::Joined { name, incarnation, .. } => {
+                        (name, News::Joined(incarnation))
+                    }
+                    LinkEvent::Lost { name, incarnation, loss, .. } => {
+                        (name, News::Lost(incarnation, loss))
+                    }
                 };
                 if let Some(index) = spawn.names.iter().position(|known| *known == name) {
                     // Its keeper ends only at the end.
@@ -159,26 +164,28 @@ impl Keeper {
 
     /// Until it has ended.
     async fn keep(&mut self, mut child: Child) -> Ended {
-        let mut has_joined = false;
+        // The child's own: of a former one it may be heard only now that it is lost.
+        let mut life: Option<Incarnation> = None;
         loop {
             tokio::select! {
                 status = child.wait() => {
                     // What was heard of it before may say why.
                     while let Ok(news) = self.news.try_recv() {
                         match news {
-                            News::Joined => has_joined = true,
-                            News::Lost(Loss::Told) => self.ask_about_signal().await,
-                            News::Lost(Loss::Broken | Loss::Silent) => {}
+                            News::Joined(joined) => life = life.or(Some(joined)),
+                            News::Lost(_, Loss::Told) => self.ask_about_signal().await,
+                            News::Lost(_, Loss::Broken | Loss::Silent) => {}
                         }
                     }
                     warn!("executor '{}' ended ({})", self.name(), text_of(status));
-                    return if has_joined { Ended::Here } else { Ended::Elsewhere };
+                    return if life.is_some() { Ended::Here } else { Ended::Elsewhere };
                 }
                 Some(news) = self.news.recv() => match news {
-                    News::Joined => has_joined = true,
-                    News::Lost(Loss::Told) => self.ask_about_signal().await,
+                    News::Joined(joined) => life = life.or(Some(joined)),
+                    News::Lost(_, Loss::Told) => self.ask_about_signal().await,
+                    News::Lost(lost, Loss::Broken | Loss::Silent) if life != Some(lost) => {}
                     // The driver has given it up: it must not go on.
-                    News::Lost(loss @ (Loss::Broken | Loss::Silent)) => {
+                    News::Lost(_, loss @ (Loss::Broken | Loss::Silent)) => {
                         kill(&mut child).await;
                         return if loss == Loss::Silent { Ended::Elsewhere } else { Ended::Here };
                     }
@@ -189,7 +196,7 @@ impl Keeper {
                     }
                     return Ended::ForEver;
                 }
-                () = sleep(JOIN_TIMEOUT), if !has_joined => {
+                () = sleep(JOIN_TIMEOUT), if life.is_none() => {
                     warn!("executor '{}' has not joined for {JOIN_TIMEOUT:?}", self.name());
                     kill(&mut child).await;
                     return Ended::Elsewhere;

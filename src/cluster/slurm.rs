@@ -1,7 +1,7 @@
 //! Executors on the nodes of a Slurm allocation.
 
+use super::Heard;
 use super::children::{Children, OnSignal, Spawn};
-use super::{ClusterError, Heard};
 use crate::program;
 use actix::Addr;
 use phalanx_actors::{ActorSystem, CancelStage, GetStatus, TaskSchedulerActor};
@@ -94,22 +94,15 @@ impl Slurm {
 
     pub(super) fn prepare(
         self,
+        program: PathBuf,
         port: u16,
         environment: Vec<(&'static str, String)>,
         heard: Heard,
         end: &CancellationToken,
         system: &ActorSystem,
-    ) -> Result<SlurmRun, ClusterError> {
-        let failed = |source| ClusterError::System { what: "this program again", source };
-        Ok(SlurmRun {
-            program: std::env::current_exe().map_err(failed)?,
-            slurm: self,
-            port,
-            environment,
-            heard,
-            end: end.clone(),
-            scheduler: system.scheduler().clone(),
-        })
+    ) -> SlurmRun {
+        let (end, scheduler) = (end.clone(), system.scheduler().clone());
+        SlurmRun { slurm: self, program, port, environment, heard, end, scheduler }
     }
 
     /// The allocation of this process, or a new one.

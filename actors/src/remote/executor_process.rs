@@ -229,12 +229,14 @@ impl Life {
             LinkEnd::Lost(reason) => format!("its executor has lost the driver: {reason}"),
             LinkEnd::Final(end) => format!("its executor ends: {end}"),
         };
-        for task in running.all() {
-            task.kill(&reason);
-        }
+        // First: the driver charges what the killed tasks report to them, not to the loss.
+        link.outbox.close(&reason);
+        kill_all(&running, &reason);
         link.end(&reason);
+        // Not yet: with its threads ends what async tasks do about their kill.
+        let all_ended = end_within(&running, &reason, self.process.grace).await;
         actor.do_send(RetireExecutor { comes_back: false });
-        if !is_empty_within(&running, self.process.grace).await {
+        if !all_ended {
             let grace = self.process.grace;
             return LinkEnd::Final(ExecutorEnd::TasksLeft { grace });
         }
@@ -313,10 +315,9 @@ impl Life {
                 () = &mut held => {}
                 name = signals.next(), if asked_to_end.is_none() => {
                     let reason = format!("got {name}");
-                    for task in running.all() {
-                        task.kill(&format!("its executor {reason}"));
-                    }
+                    // First: as above.
                     link.leave(&reason);
+                    kill_all(running, &format!("its executor {reason}"));
                     asked_to_end = Some((Instant::now() + self.process.grace, reason));
                 }
                 reason = link.leaving(), if asked_to_end.is_none() => {
@@ -333,13 +334,22 @@ impl Life {
 /// Ready when nothing runs any more, or it is too late, with the reason.
 async fn may_end(asked: Option<(Instant, String)>, running: &RunningTasks) -> String {
     let (until, reason) = asked.unwrap_or_else(|| (Instant::now(), String::new()));
-    is_empty_within(running, until.saturating_duration_since(Instant::now())).await;
+    let left = until.saturating_duration_since(Instant::now());
+    end_within(running, &format!("its executor {reason}"), left).await;
     reason
 }
 
-async fn is_empty_within(running: &RunningTasks, grace: Duration) -> bool {
+fn kill_all(running: &RunningTasks, reason: &str) {
+    for task in running.all() {
+        task.kill(reason);
+    }
+}
+
+/// Whether all have ended in this time; those that were launched late are killed, too.
+async fn end_within(running: &RunningTasks, reason: &str, grace: Duration) -> bool {
     let empty = async {
         while !running.is_empty() {
+            kill_all(running, reason);
             sleep(LOOK_PAUSE).await;
         }
     };

@@ -4,8 +4,9 @@ use super::wire::{self, Message, Payloads, WireError};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use smallvec::SmallVec;
+use std::io;
 use tokio::io::AsyncRead;
-use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec, LengthDelimitedCodecError};
 
 /// The most that is sent without a break for what is more urgent.
 pub(crate) const FRAME_MAX: usize = 256 << 10;
@@ -101,7 +102,14 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
     /// If the connection broke or what came is no packet.
     pub async fn next(&mut self) -> Result<Option<(Message, Payloads)>, WireError> {
         while let Some(frame) = self.frames.next().await {
-            if let Some(packet) = self.add(frame?)? {
+            let unread = |error: io::Error| {
+                // A length that no frame has.
+                let is_malformed =
+                    error.get_ref().is_some_and(|it| it.is::<LengthDelimitedCodecError>());
+                let malformed = || WireError::Malformed(error.to_string());
+                if is_malformed { malformed() } else { WireError::Io(error) }
+            };
+            if let Some(packet) = self.add(frame.map_err(unread)?)? {
                 return wire::decode(&packet).map(Some);
             }
         }
@@ -133,3 +141,6 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -236,3 +236,6 @@ fn server_name(address: &str, tls: &ClientTls) -> Result<ServerName<'static>, Gr
 fn unexpected(message: &Message) -> GreetingError {
     GreetingError::Unfit(format!("it said {} before it was its turn", name_of(message)))
 }
+
+#[cfg(test)]
+mod tests;

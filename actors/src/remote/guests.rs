@@ -3,7 +3,7 @@
 use super::greeting::{Guest, Link, Reader, greet, say_goodbye};
 use super::listener::{Host, LinkConfig, LinkEvent, Loss};
 use super::remote_executor::{Disconnected, RemoteExecutor, RemoteExecutorActor, name_of};
-use super::wire::{DriverStatus, ExecutorHello, Message, Role, Welcome};
+use super::wire::{DriverStatus, ExecutorHello, Message, Role, Welcome, WireError};
 use crate::task::lock;
 use crate::{
     CancelStage, ExecutorLink, GetStageStatus, GetStatus, GetSyncStatus, JoinExecutor,
@@ -260,6 +260,9 @@ impl Guests {
                             }
                         }
                         Ok(None) => return lost("closed its connection".to_owned()),
+                        Err(WireError::Io(error)) => {
+                            return lost(format!("broke its connection: {error}"));
+                        }
                         Err(error) => return lost(format!("is not understood: {error}")),
                     }
                 }
@@ -387,3 +390,6 @@ impl Silence {
         self.silent > self.allowed
     }
 }
+
+#[cfg(test)]
+mod tests;

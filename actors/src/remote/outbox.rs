@@ -71,7 +71,8 @@ impl Outbox {
         }
     }
 
-    /// Puts a message in line before all others, and writes.
+    /// Puts a message in line before all others, and writes. One that is more than a frame, as a
+    /// kill with a long reason, goes behind them.
     pub(crate) fn send_urgent(&self, message: &Message) {
         match frames::urgent(message) {
             Ok(frame) => {
@@ -82,6 +83,7 @@ impl Outbox {
                     state.write();
                 }
             }
+            Err(WireError::TooLarge { .. }) => self.send(message, &[]),
             Err(error) => self.refuse(error),
         }
     }
@@ -129,10 +131,12 @@ impl Outbox {
 
     /// Of the connection's task: ready when everything has been written, or never will be.
     pub(crate) fn poll_empty(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.poll_closed(cx) {
-            Poll::Pending if lock_sealed(&self.state).queued > 0 => Poll::Pending,
-            Poll::Pending | Poll::Ready(_) => Poll::Ready(()),
+        if self.poll_closed(cx).is_ready() {
+            return Poll::Ready(());
         }
+        let state = lock_sealed(&self.state);
+        // TLS may have taken it and hold it back.
+        if state.queued > 0 || state.is_unflushed { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Whether something has waited so long and nothing of it was taken.
@@ -158,7 +162,7 @@ impl State {
         }
         if was_queued > 0 && self.queued > limit {
             self.close(format!(
-                "reads too slowly: {} bytes wait for it, allowed are {limit}",
+                "reads too slowly: {} bytes wait for it, allowed are {limit} (link.max_queued)",
                 self.queued
             ));
             self.task.wake_by_ref();
@@ -236,3 +240,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

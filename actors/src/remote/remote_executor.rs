@@ -18,8 +18,10 @@ use phalanx_protocol::{
     TaskOutcome, TaskReport,
 };
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, Weak};
 use tokio::task;
+use tracing::error;
 
 /// One life of an executor in another process, as the driver has it. Its connection's task gives
 /// it what arrives; nothing is taken from it once that has ended.
@@ -267,17 +269,36 @@ impl RemoteExecutor {
         asked: Bytes,
     ) {
         let body = lock(&self.attempts).get(&attempt).map(|known| known.body.clone());
-        let Some(body) = body else { return };
+        // Nothing is an answer that nobody understands: who asked is not left waiting.
+        let serve = move || body.and_then(|body| answer_of(&body, attempt, partition, asked));
         let Some(call) = call else {
             // In order, and short: nobody waits for it, so it writes no file.
-            drop((body.serve)(attempt, partition, asked));
+            drop(serve());
             return;
         };
         let executor = self.clone();
         task::spawn_blocking(move || {
-            let answer = (body.serve)(attempt, partition, asked);
+            let answer = serve().unwrap_or_default();
             executor.outbox.send(&Message::Answer { call }, &[answer]);
         });
+    }
+}
+
+/// What a stage's side says to a call; `None` if it panics, as a user's checkpoint store may.
+fn answer_of(
+    body: &NamedBody,
+    attempt: StageAttemptId,
+    partition: PartitionId,
+    asked: Bytes,
+) -> Option<Bytes> {
+    match catch_unwind(AssertUnwindSafe(|| (body.serve)(attempt, partition, asked))) {
+        Ok(answer) => Some(answer),
+        Err(panic) => {
+            error!(%attempt, %partition, "a call of partition {partition} of {attempt} panicked");
+            // Dropping it might panic again.
+            std::mem::forget(panic);
+            None
+        }
     }
 }
 

@@ -1,0 +1,44 @@
+use super::*;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Heartbeats that are missed until the other side is lost.
+async fn missed(silence: &mut Silence) -> u32 {
+    let mut missed = 1;
+    while !silence.next().await {
+        missed += 1;
+    }
+    missed
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_as_many_heartbeats_as_fit_in_the_timeout_and_one_more() {
+    for (limit, expected) in [(10, 11), (1, 2), (0, 2)] {
+        let started = Instant::now();
+        let mut silence = Silence::new(INTERVAL, limit * INTERVAL);
+        assert_eq!(missed(&mut silence).await, expected);
+        assert_eq!(started.elapsed(), expected * INTERVAL);
+    }
+    let mut silence = Silence::new(INTERVAL, INTERVAL * 5 / 2);
+    assert_eq!(missed(&mut silence).await, 4, "a part of an interval is one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_is_heard_ends_the_silence() {
+    let mut silence = Silence::new(INTERVAL, 3 * INTERVAL);
+    for _ in 0..10 {
+        for _ in 0..3 {
+            assert!(!silence.next().await);
+        }
+        silence.is_over();
+    }
+    assert_eq!(missed(&mut silence).await, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_stopped_itself_has_missed_one_heartbeat_not_all() {
+    let mut silence = Silence::new(INTERVAL, 3 * INTERVAL);
+    tokio::time::advance(100 * INTERVAL).await;
+    assert!(!silence.next().await);
+    assert_eq!(missed(&mut silence).await, 3);
+}
