@@ -67,6 +67,13 @@ impl Launches {
         let inputs: HashMap<PartitionId, Bytes> = partitions.zip(payloads).collect();
         let tasks = launch.tasks.len() as u32;
         self.newest = self.newest.max(launch.tasks.iter().map(|task| task.task_attempt).max());
+        let killed: Vec<_> = launch
+            .tasks
+            .iter()
+            .filter_map(|task| {
+                Some((task.task_attempt, self.early_kills.remove(&task.task_attempt)?))
+            })
+            .collect();
         let calls = StageCalls { link: self.link.clone(), attempt: launch.attempt };
         let body = match (self.resolve)(RemoteLaunch { code, settings, inputs, calls }) {
             Ok(body) => body,
@@ -78,13 +85,6 @@ impl Launches {
             }
         };
         let barrier = is_gang.then(|| RemoteBarrier::new(self.link.clone(), tasks));
-        let killed: Vec<_> = launch
-            .tasks
-            .iter()
-            .filter_map(|task| {
-                Some((task.task_attempt, self.early_kills.remove(&task.task_attempt)?))
-            })
-            .collect();
         self.executor.do_send(LaunchOnExecutor {
             launch,
             name: stage_name.into(),

@@ -16,8 +16,8 @@ use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use thiserror::Error;
-use tokio::net::TcpListener;
-use tokio::runtime::Builder;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
@@ -140,19 +140,13 @@ impl Listener {
             return Err(ListenError::Unprotected(asked));
         }
         let refused = |source| ListenError::Bind { address: asked, source };
-        let socket = std::net::TcpListener::bind(asked).map_err(refused)?;
-        socket.set_nonblocking(true).map_err(refused)?;
-        let address = socket.local_addr().map_err(refused)?;
         let runtime = Builder::new_current_thread().enable_all().build().map_err(refused)?;
+        let socket = bind(asked, &runtime).map_err(refused)?;
+        let address = socket.local_addr().map_err(refused)?;
         let guests = Arc::new(Guests::new(config, host, CancellationToken::new()));
         let in_thread = guests.clone();
         let run = move || {
-            runtime.block_on(async {
-                match TcpListener::from_std(socket) {
-                    Ok(socket) => run(socket, in_thread).await,
-                    Err(error) => warn!("the driver cannot be dialled: {error}"),
-                }
-            });
+            runtime.block_on(run(socket, in_thread));
             // Calls of tasks may write files; nobody waits for them any more.
             runtime.shutdown_background();
         };
@@ -180,6 +174,19 @@ impl Listener {
             warn!("the thread of the links panicked");
         }
     }
+}
+
+/// Connections that the system holds until they are taken: a large gang dials at once, and who finds
+/// no room tries again after a second.
+const BACKLOG: u32 = 4096;
+
+fn bind(address: SocketAddr, runtime: &Runtime) -> io::Result<TcpListener> {
+    let _entered = runtime.enter();
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As everywhere but on Windows, where it means something else.
+    socket.set_reuseaddr(cfg!(not(windows)))?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn run(socket: TcpListener, guests: Arc<Guests>) {
