@@ -8,6 +8,7 @@ use phalanx_protocol::PartitionId;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 use tracing::warn;
@@ -108,6 +109,9 @@ pub(crate) struct Checkpoints {
     keep: usize,
     /// Whether checkpoints of earlier runs are restored, too.
     resume: bool,
+    /// The newest attempt that has begun. Not behind the lock, which is held while files are
+    /// written: tasks that begin do not wait for a disk.
+    newest_attempt: AtomicU32,
     /// This submission's run, once it is known, and who saved what in it.
     state: Mutex<State>,
 }
@@ -139,17 +143,13 @@ impl Checkpoints {
                 stage: stage.to_owned(),
             },
         };
-        Checkpoints { place, keep: keep.max(1), resume, state: Mutex::default() }
+        let (newest_attempt, state) = (AtomicU32::new(0), Mutex::default());
+        Checkpoints { place, keep: keep.max(1), resume, newest_attempt, state }
     }
 
     /// A task of this attempt begins: what earlier attempts still save is refused from now on.
     pub(crate) fn begin(&self, attempt: u32) {
-        let mut state = self.lock();
-        if state.attempt < attempt {
-            state.attempt = attempt;
-            state.base = None;
-            state.saved.clear();
-        }
+        self.newest_attempt.fetch_max(attempt, Ordering::SeqCst);
     }
 
     pub(crate) fn save(
@@ -244,7 +244,14 @@ impl Checkpoints {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = self.newest_attempt.load(Ordering::SeqCst);
+        if state.attempt < newest {
+            state.attempt = newest;
+            state.base = None;
+            state.saved.clear();
+        }
+        state
     }
 }
 

@@ -9,6 +9,7 @@ use children::{Children, Spawn};
 use phalanx_actors::ActorSystem;
 use phalanx_actors::remote::{LinkConfig, LinkEvent, ListenError, TlsError};
 pub use slurm::Slurm;
+use slurm::SlurmRun;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
@@ -214,20 +215,24 @@ impl Cluster {
             takes_back: !starts_them,
             events: starts_them.then_some(events),
         })?;
-        let environment = environment(token.as_ref(), files.as_ref());
+        let environment = environment(token.as_ref(), files.as_ref(), config);
+        let (scheduler, grace) = (system.scheduler(), config.kill_grace + GOODBYE_GRACE);
         let end = CancellationToken::new();
         let ended = match self.source {
             Source::Listen(_) => None,
             Source::Processes { count, resources } => {
                 let program = self.program.map_or_else(this_program, Ok)?;
                 let spawn = processes(program, count, &resources, address, environment);
-                let children = Children { spawn, heard, end: end.clone(), on_signal: None };
+                let (end, scheduler) = (end.clone(), scheduler.clone());
+                let on_signal = None;
+                let children = Children { spawn, heard, end, on_signal, scheduler, grace };
                 Some(in_thread(children.run(system.ended()))?)
             }
             Source::Slurm(slurm) => {
                 let program = self.program.map_or_else(this_program, Ok)?;
+                let (port, end, scheduler) = (address.port(), end.clone(), scheduler.clone());
                 let slurm =
-                    slurm.prepare(program, address.port(), environment, heard, &end, system);
+                    SlurmRun { slurm, program, port, environment, heard, end, scheduler, grace };
                 Some(in_thread(slurm.run(system.ended()))?)
             }
         };
@@ -241,17 +246,23 @@ fn resolve(text: &str) -> Result<SocketAddr, ClusterError> {
     found.next().ok_or_else(|| wrong("there is no such host".to_owned()))
 }
 
-/// What every executor that this process starts is told.
-fn environment(token: Option<&Token>, tls: Option<&TlsFiles>) -> Vec<(&'static str, String)> {
-    let mut variables = vec![(program::ROLE, program::EXECUTOR.to_owned())];
-    variables.extend(token.map(|token| (program::TOKEN, token.reveal().to_owned())));
+/// What every executor that this process starts is told: also the settings that are not as they
+/// would be without being told.
+fn environment(
+    token: Option<&Token>,
+    tls: Option<&TlsFiles>,
+    config: &Config,
+) -> Vec<(String, String)> {
+    let mut variables = config.changed_variables();
+    let mut tell = |name: &str, value: String| variables.push((name.to_owned(), value));
+    tell(program::ROLE, program::EXECUTOR.to_owned());
+    if let Some(token) = token {
+        tell(program::TOKEN, token.reveal().to_owned());
+    }
     if let Some(TlsFiles { ca, certificate, key }) = tls {
-        let path = |path: &std::path::Path| path.display().to_string();
-        variables.extend([
-            (program::TLS_CA, path(ca)),
-            (program::TLS_CERTIFICATE, path(certificate)),
-            (program::TLS_KEY, path(key)),
-        ]);
+        tell(program::TLS_CA, ca.display().to_string());
+        tell(program::TLS_CERTIFICATE, certificate.display().to_string());
+        tell(program::TLS_KEY, key.display().to_string());
     }
     variables
 }
@@ -266,7 +277,7 @@ fn processes(
     count: usize,
     resources: &ExecutorResources,
     address: SocketAddr,
-    environment: Vec<(&'static str, String)>,
+    environment: Vec<(String, String)>,
 ) -> Spawn {
     let named = resources.named.iter();
     let named: Vec<String> =
@@ -285,7 +296,7 @@ fn processes(
         command
     };
     let names = (0..count).map(|index| process_name(index).into()).collect();
-    Spawn { names, command: Box::new(command) }
+    Spawn { names, command: Box::new(command), is_proxy: false }
 }
 
 fn process_name(index: usize) -> String {

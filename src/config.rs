@@ -249,6 +249,14 @@ impl Config {
         Ok(())
     }
 
+    /// The settings that are not the defaults, but for the slots, as variables.
+    pub(crate) fn changed_variables(&self) -> Vec<(String, String)> {
+        let default = Config::default();
+        let changed = KEYS.iter().filter(|key| key.name != "slots");
+        let changed = changed.filter(|key| (key.get)(self) != (key.get)(&default));
+        changed.map(|key| (key.variable(), (key.get)(self))).collect()
+    }
+
     pub(crate) fn scheduler(&self) -> SchedulerConfig {
         SchedulerConfig {
             slot_check_interval: self.slot_check_interval,

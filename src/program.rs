@@ -1,11 +1,13 @@
 //! What a process of a program is: the driver, or an executor of it.
 
-use crate::{Config, ExecutorResources, Registry, TlsFiles, Token};
+use crate::{BoxError, Config, ExecutorResources, Registry, TlsFiles, Token};
 use phalanx_actors::remote::wire::ExecutorHello;
 use phalanx_actors::remote::{ExecutorEnd, ExecutorProcess};
 use std::collections::BTreeMap;
+use std::error::Error;
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
-use std::process::{ExitCode, Termination};
+use std::process::ExitCode;
 use tracing::info;
 
 /// What a process is, where it finds the driver and what it knows; see [`main`].
@@ -97,14 +99,24 @@ pub(crate) struct Variables(BTreeMap<String, String>);
 /// - `PHALANX_EXECUTOR_RESOURCES`: named resources, like `gpu=0,1;disk=a`.
 /// - `PHALANX_SLOTS` and all others of [`Config`]: its slots, threads and limits.
 ///
-/// An executor ends with 0 when its driver says goodbye, with 143 after SIGTERM, else with 1, and
-/// says why on stderr. To see its log, install a `tracing` subscriber before this.
-pub fn main<R: Termination>(registry: Registry, driver: impl FnOnce(Registry) -> R) -> ExitCode {
+/// A driver's error is printed with what caused it. An executor ends with 0 when its driver says
+/// goodbye, with 143 after SIGTERM, else with 1, and says why on stderr. To see its log, install a
+/// `tracing` subscriber before this.
+pub fn main<E: Into<BoxError>>(
+    registry: Registry,
+    driver: impl FnOnce(Registry) -> Result<(), E>,
+) -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let is_named = arguments.next().as_deref() == Some(EXECUTOR_ARGUMENT);
     let variables = Variables::of_process();
     if !is_named && !variables.is_executor() {
-        return driver(registry).report();
+        return match driver(registry) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {}", with_sources(&*error.into()));
+                ExitCode::FAILURE
+            }
+        };
     }
     let run = || -> Result<ExecutorEnd, String> {
         let mut variables = variables;
@@ -128,6 +140,21 @@ pub fn main<R: Termination>(registry: Registry, driver: impl FnOnce(Registry) ->
             ExitCode::FAILURE
         }
     }
+}
+
+/// Sources that an error's own text has already are left out.
+fn with_sources(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = cause.source();
+    }
+    text
 }
 
 impl Variables {
@@ -208,7 +235,9 @@ impl Variables {
             };
             resources = resources.with(name.trim(), addresses.split(',').map(str::trim));
         }
-        let default_name = || format!("{}-{}", host_name(), std::process::id());
+        // Containers of one host may all have the same name and process id.
+        let digits = RandomState::new().hash_one(0_u8) & 0xFFFF;
+        let default_name = || format!("{}-{}-{digits:04x}", host_name(), std::process::id());
         Ok(ExecutorProcess {
             driver: self.driver()?,
             token: self.token()?,

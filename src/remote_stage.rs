@@ -28,7 +28,10 @@ pub(crate) struct StageSettings {
 #[derive(Serialize, Deserialize)]
 enum StageCall {
     Progress(Progress),
-    Save { step: u64, value: Bytes },
+    /// The value is beside it.
+    Save {
+        step: u64,
+    },
     Restore,
 }
 
@@ -42,6 +45,8 @@ enum Refusal {
 
 type Saved = Result<(), Refusal>;
 type RestoredBytes = Option<(u64, Bytes)>;
+/// The step; the value is beside it.
+type RestoredStep = Result<Option<u64>, Refusal>;
 
 impl From<CheckpointError> for Refusal {
     fn from(error: CheckpointError) -> Self {
@@ -111,7 +116,7 @@ impl StageSide {
                 checkpoints.save(attempt.attempt, step, partition, value)
             }
             StageSide::AtDriver(calls) => {
-                let saved: Saved = ask(calls, partition, &StageCall::Save { step, value })?;
+                let (saved, _) = ask::<Saved>(calls, partition, &StageCall::Save { step }, value)?;
                 Ok(saved?)
             }
         }
@@ -125,9 +130,10 @@ impl StageSide {
         match self {
             StageSide::Here { checkpoints, .. } => checkpoints.restore(attempt.attempt),
             StageSide::AtDriver(calls) => {
-                let restored: Result<RestoredBytes, Refusal> =
-                    ask(calls, partition, &StageCall::Restore)?;
-                Ok(restored?)
+                let nothing = Bytes::new();
+                let (restored, value) =
+                    ask::<RestoredStep>(calls, partition, &StageCall::Restore, nothing)?;
+                Ok(restored?.map(|step| (step, value)))
             }
         }
     }
@@ -137,39 +143,50 @@ impl StageSide {
         &self,
         attempt: StageAttemptId,
         partition: PartitionId,
-        asked: &[u8],
-    ) -> Bytes {
+        asked: &[Bytes],
+    ) -> Vec<Bytes> {
         self.begin(attempt);
-        let answer = match codec::decode(asked) {
+        let value = asked.get(1).cloned().unwrap_or_default();
+        let call = asked.first().map_or(&[][..], |call| call);
+        let (answer, value) = match codec::decode(call) {
             Ok(StageCall::Progress(report)) => {
                 self.report_progress(attempt, partition, report);
-                return Bytes::new();
+                return Vec::new();
             }
-            Ok(StageCall::Save { step, value }) => {
-                let saved: Saved =
-                    self.save(attempt, partition, step, value).map_err(Refusal::from);
-                codec::encode(&saved)
+            Ok(StageCall::Save { step }) => {
+                let saved = self.save(attempt, partition, step, value);
+                (codec::encode(&saved.map_err(Refusal::from)), Bytes::new())
             }
-            Ok(StageCall::Restore) => {
-                codec::encode(&self.restore(attempt, partition).map_err(Refusal::from))
+            Ok(StageCall::Restore) => match self.restore(attempt, partition) {
+                Ok(Some((step, value))) => (codec::encode(&RestoredStep::Ok(Some(step))), value),
+                Ok(None) => (codec::encode(&RestoredStep::Ok(None)), Bytes::new()),
+                Err(error) => (codec::encode(&RestoredStep::Err(error.into())), Bytes::new()),
+            },
+            Err(error) => {
+                let refusal = Refusal::Other(error.to_string());
+                (codec::encode(&Saved::Err(refusal)), Bytes::new())
             }
-            Err(error) => codec::encode(&Saved::Err(Refusal::Other(error.to_string()))),
         };
-        // An empty answer is not understood, which the task is told as an error.
-        answer.unwrap_or_default()
+        // An empty answer is told as an error.
+        answer.map_or_else(|_| Vec::new(), |answer| vec![answer, value])
     }
 }
 
-/// Blocks the thread.
+/// Blocks the thread. The answer, and what is beside it.
 fn ask<T: DeserializeOwned>(
     calls: &StageCalls,
     partition: PartitionId,
     call: &StageCall,
-) -> Result<T, CheckpointError> {
+    value: Bytes,
+) -> Result<(T, Bytes), CheckpointError> {
     let at_driver = |reason: String| CheckpointError::AtDriver { reason };
     let call = codec::encode(call).map_err(|error| at_driver(error.to_string()))?;
-    let answer = pollster::block_on(calls.ask(partition, call));
-    let answer =
-        answer.map_err(|error| CheckpointError::Interrupted { reason: error.to_string() })?;
-    codec::decode(&answer).map_err(|error| at_driver(error.to_string()))
+    let answered = pollster::block_on(calls.ask(partition, &[call, value]));
+    let interrupted = |reason| CheckpointError::Interrupted { reason };
+    let mut answered = answered.map_err(|error| interrupted(error.to_string()))?.into_iter();
+    let Some(answer) = answered.next() else {
+        return Err(interrupted("the attempt is over, or the driver failed".to_owned()));
+    };
+    let answer = codec::decode(&answer).map_err(|error| at_driver(error.to_string()))?;
+    Ok((answer, answered.next().unwrap_or_default()))
 }

@@ -16,7 +16,7 @@ use support_cluster::executor::Process;
 use support_cluster::processes::{executors_here, gone, is_alive, pid_of};
 use support_cluster::tasks::{Fault, Hold, Met, Stepped, Steps, VERSION};
 use support_cluster::{
-    alone, eventually, joined, listening, met, processes, quick, registry, until, watchful,
+    alone, eventually, joined, listening, lost, met, processes, quick, registry, until, watchful,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -375,14 +375,21 @@ fn an_executor_of_another_version_is_refused_with_both() {
 }
 
 #[test]
-fn an_executor_that_is_removed_says_so_and_a_new_one_takes_its_place() {
+fn an_executor_that_is_removed_ends_and_none_takes_its_place() {
     alone(|| {
-        let (runtime, mut events) = processes(quick(), 1, 1);
-        let (former, executor) = (pid_of("process-0"), ExecutorId(0));
-        assert!(pollster::block_on(runtime.remove_executor(executor, "it is too old")));
-        gone(&[former], SOON);
-        joined(&mut events, 1);
-        have_met(&meet(&runtime, 1).wait().unwrap(), 1);
+        let (runtime, mut events) = processes(quick(), 2, 1);
+        let removed = executors_of(&runtime)[0];
+        assert!(pollster::block_on(runtime.remove_executor(removed, "it is too old")));
         assert!(!pollster::block_on(runtime.remove_executor(ExecutorId(9), "not there")));
+        let (lost, _, reason) = lost(&mut events);
+        assert_eq!((lost, &*reason), (removed, "it is too old"));
+        eventually(SOON, "its process has ended", || (executors_here().len() == 1).then_some(()));
+        have_met(&meet(&runtime, 1).wait().unwrap(), 1);
+        assert_eq!(executors_of(&runtime).len(), 1, "none was started in its place");
     });
+}
+
+fn executors_of(runtime: &Runtime) -> Vec<ExecutorId> {
+    let status = pollster::block_on(runtime.status());
+    status.executors.iter().map(|executor| executor.executor).collect()
 }

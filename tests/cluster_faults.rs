@@ -272,6 +272,23 @@ fn an_executor_that_gets_sigterm_costs_no_attempt_of_tasks_that_end_at_once() {
     });
 }
 
+#[test]
+fn an_executor_that_says_it_leaves_and_hangs_is_ended_and_replaced() {
+    alone(|| {
+        let config = Config { kill_grace: Duration::from_millis(100), ..quick() };
+        let (runtime, mut events) = processes(config, 1, 1);
+        let former = pid_of("process-0");
+        let stage = Stage::named("stubborn", [(); 1]).run::<(u32, u32)>(&runtime);
+        assert_eq!(met(&mut events, stage.id()), 0);
+        send(former, Signal::TERM);
+        assert_eq!(lost(&mut events).2, "leaves: got SIGTERM");
+        send(former, Signal::STOP);
+        gone(&[former], SOON);
+        joined(&mut events, 1);
+        stage.cancel("seen");
+    });
+}
+
 /// The process of task 0, which it has told as its progress.
 fn process_of_first(stage: &StageControl) -> u32 {
     eventually(SOON, "progress", || stage.progress()[0]).done as u32
@@ -358,7 +375,9 @@ fn who_takes_an_executors_name_is_replaced_in_turn_and_nobody_else_is_ended() {
         let impostor = Process::executor("process-0", &address, &[("PHALANX_TOKEN", secret)]);
         let lives = (0..2).map(|_| next_life(&mut events)).collect::<Vec<_>>();
         assert_eq!(lives, [1, 2], "the impostor, and who was started for the one that it ended");
-        assert!(impostor.ended().0.success(), "it was told goodbye");
+        let (status, said) = impostor.ended();
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(said.contains("another connection under the same executor name"), "{said}");
         gone(&[former], SOON);
         let now = pid_of("process-0");
         // The driver hears of the end of the impostor's link now, if it had not before.

@@ -254,3 +254,29 @@ fn a_waker_of_one_who_waits_for_the_kill_may_panic() {
     assert_eq!(pollster::block_on(runtime.status()).executors[0].incarnation.0, 0, "none was lost");
     goes_on(&runtime);
 }
+
+#[test]
+fn a_failure_of_many_words_is_told_in_fewer() {
+    const SIZE: usize = 300_000;
+    let runtime = runtime();
+    for panics in [false, true] {
+        let stage = Stage::tasks(2).max_attempts(1).run(&runtime, async move |ctx| {
+            if ctx.rank() == 0 {
+                let text = "\u{e4}".repeat(SIZE / 2);
+                if panics {
+                    panic!("{text}");
+                }
+                return Err(text.into());
+            }
+            Ok(ctx.barrier().await?)
+        });
+        let error = stage.wait().unwrap_err();
+        let (TaskFailure::Error(text) | TaskFailure::Panicked(text)) =
+            &error.first_cause().unwrap().failure
+        else {
+            panic!("{:.100}", error.to_string());
+        };
+        assert!(text.len() < 70_000 && text.ends_with("... (300000 bytes in all)"));
+    }
+    goes_on(&runtime);
+}

@@ -55,7 +55,7 @@ pub use messages::{
     RemoveExecutor, RetireExecutor, RuntimeStatus, Shutdown, StageEnded, Submit, SyncStatus,
     TaskEnded, Tell,
 };
-pub use run_task::{BoxError, NamedBody, NamedCode, Payload, Report, TaskBody, TaskOutput};
+pub use run_task::{BoxError, NamedBody, NamedCode, Payload, Report, Serve, TaskBody, TaskOutput};
 pub use shared_barrier::SharedBarrier;
 pub use task::{SyncCall, Task};
 pub use task_scheduler_actor::TaskSchedulerActor;

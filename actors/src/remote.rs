@@ -26,6 +26,8 @@ mod outbox;
 pub(crate) mod peer;
 mod remote_barrier;
 mod remote_executor;
+mod signals;
+mod silence;
 mod tls;
 pub mod wire;
 

@@ -41,6 +41,9 @@ pub enum TaskBody {
     Named(Arc<NamedBody>),
 }
 
+/// Answers what a task of a stage attempt asks; empty if it does not understand.
+pub type Serve = dyn Fn(StageAttemptId, PartitionId, &[Bytes]) -> Vec<Bytes> + Send + Sync;
+
 /// Code that another process finds by its name.
 pub struct NamedBody {
     /// The name.
@@ -50,7 +53,7 @@ pub struct NamedBody {
     /// By partition.
     pub inputs: Vec<Bytes>,
     /// Answers what the stage's tasks in other processes ask it. May block.
-    pub serve: Arc<dyn Fn(StageAttemptId, PartitionId, Bytes) -> Bytes + Send + Sync>,
+    pub serve: Arc<Serve>,
     /// The same code, for executors in this process; returns `Bytes`.
     pub here: NamedCode,
 }
@@ -208,7 +211,7 @@ fn failure_of(task: &Task, error: &(dyn Error + 'static)) -> TaskFailure {
         Some(reason) => TaskFailure::Killed(reason.to_owned()),
         // The text is the user's code as well.
         None => match catch_unwind(AssertUnwindSafe(|| text_with_sources(error))) {
-            Ok(text) => TaskFailure::Error(text),
+            Ok(text) => TaskFailure::Error(shortened(text)),
             Err(panic) => {
                 let text = text_of_panic(&*panic);
                 // Dropping it might panic again.
@@ -237,7 +240,20 @@ fn text_with_sources(error: &(dyn Error + 'static)) -> String {
 fn text_of_panic(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "with a value that is not a text".to_owned())
+        .map_or_else(|| "with a value that is not a text".to_owned(), shortened)
+}
+
+/// Bytes of a failure's text that are told: it goes to all of the gang, to the log and to the user.
+const TEXT_MAX: usize = 64 << 10;
+
+fn shortened(mut text: String) -> String {
+    let size = text.len();
+    if size > TEXT_MAX {
+        let fits = |at: &usize| text.is_char_boundary(*at);
+        text.truncate((0..=TEXT_MAX).rev().find(fits).unwrap_or(0));
+        text.push_str(&format!("... ({size} bytes in all)"));
+    }
+    text
 }
 
 /// Runs on a new thread, so that no pool's limit can keep a gang from being complete.

@@ -135,7 +135,7 @@ async fn an_executor_whose_driver_is_silent_dials_it_again() {
         assert!(matches!(second.hear().await, Some((Message::Heartbeat, _))));
         second.say(&Message::Heartbeat).await;
     }
-    second.say(&Message::Goodbye { reason: "enough".to_owned() }).await;
+    second.say(&Message::Goodbye { reason: "enough".to_owned(), is_done: true }).await;
     let end = process.end().await;
     assert!(matches!(&end, ExecutorEnd::Goodbye(reason) if reason == "enough"), "{end}");
 }
@@ -163,7 +163,7 @@ async fn who_comes_back_is_the_next_life_and_the_former_one_is_told_and_not_hear
     former.say(&succeeded(&first, 0), &[Bytes::from_static(b"old")]).await;
     former.say(&succeeded(&second, 0), &[Bytes::from_static(b"forged")]).await;
     let reason = "another connection under the same executor name took its place".to_owned();
-    let goodbye = Message::Goodbye { reason: reason.clone() };
+    let goodbye = Message::Goodbye { reason: reason.clone(), is_done: false };
     assert_eq!(heard(&mut former).await, Some((goodbye, Vec::new())));
     // Reset if what it said was not read.
     assert!(!matches!(within("its end", former.hear()).await, Ok(Some(_))));
@@ -217,7 +217,8 @@ async fn a_driver_that_has_started_another_one_takes_none_back() {
     let removed = RemoveExecutor { executor: ExecutorId(0), reason: "by hand".to_owned() };
     assert!(driver.system.scheduler().send(removed).await.unwrap());
     let reason = "the driver has given this executor up".to_owned();
-    assert_eq!(heard(&mut peer).await, Some((Message::Goodbye { reason }, Vec::new())));
+    let goodbye = Message::Goodbye { reason, is_done: true };
+    assert_eq!(heard(&mut peer).await, Some((goodbye, Vec::new())));
     driver.shutdown().await;
 }
 
@@ -307,7 +308,7 @@ async fn a_kill_that_overtakes_its_large_launch_kills() {
         let killed = TaskFailure::Killed(format!("kill {task}"));
         assert_eq!(report.outcome, TaskOutcome::Failed(killed));
     }
-    driver.say(&Message::Goodbye { reason: "enough".to_owned() }).await;
+    driver.say(&Message::Goodbye { reason: "enough".to_owned(), is_done: true }).await;
     process.end().await;
 }
 
@@ -354,14 +355,14 @@ async fn every_call_is_answered_even_if_what_serves_it_panics_or_is_over() {
     let (attempt, partition) = (launch.attempt, PartitionId(0));
     let call = |call| Message::Call { call, attempt, partition };
     peer.say(&call(None), &[Bytes::from_static(b"panic")]).await;
-    for (id, asked, answer) in [(1, "panic", ""), (2, "what", "what")] {
+    for (id, asked, answer) in [(1, "panic", vec![]), (2, "what", vec!["what".into()])] {
         peer.say(&call(Some(id)), &[asked.into()]).await;
-        let expected = (Message::Answer { call: id }, vec![answer.into()]);
+        let expected = (Message::Answer { call: id }, answer);
         assert_eq!(heard(&mut peer).await, Some(expected));
     }
     peer.say(&succeeded(&launch, 0), &[Bytes::new()]).await;
     peer.say(&call(Some(3)), &["late".into()]).await;
-    let expected = (Message::Answer { call: 3 }, vec![Bytes::new()]);
+    let expected = (Message::Answer { call: 3 }, vec![]);
     assert_eq!(within("an answer", heard(&mut peer)).await, Some(expected));
     stage.values().await;
     driver.shutdown().await;

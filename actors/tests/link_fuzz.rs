@@ -85,7 +85,7 @@ async fn garbage_of_an_executor_loses_that_executor_and_is_named() {
     let left_over = [&heartbeat[..], b"x"].concat();
     let in_head = packet_of(&(4_u32, Vec::<u64>::new(), 9_u8), &[]);
     let cut_off = packet_of(&(4_u32, vec![u64::MAX]), b"short");
-    let goodbye = packet(&Message::Goodbye { reason: "no".to_owned() }, &[]);
+    let goodbye = packet(&Message::Goodbye { reason: "no".to_owned(), is_done: true }, &[]);
     let launch = frame(LAST, &packet(&samples()[5].0, &[]));
     let request = samples().into_iter().find(|(it, _)| matches!(it, Message::Request { .. }));
     let without_messages = frame(LAST, &packet(&request.unwrap().0, &[]));

@@ -155,7 +155,10 @@ async fn a_driver_refuses_another_protocol_and_says_why() {
         let mut answer = raw.hello(hello("a")).await;
         (answer.magic, answer.version) = (magic, version);
         raw.say(&Message::Hello(answer)).await;
-        assert_eq!(raw.heard().await, Some(Message::Goodbye { reason: text.to_owned() }));
+        assert_eq!(
+            raw.heard().await,
+            Some(Message::Goodbye { reason: text.to_owned(), is_done: false })
+        );
         assert_eq!(raw.heard().await, None, "and that was all");
     }
     assert_eq!(driver.event_now(), None);
@@ -165,7 +168,7 @@ async fn a_driver_refuses_another_protocol_and_says_why() {
 
 #[tokio::test]
 async fn a_dialer_refuses_another_protocol_and_hears_why_it_is_refused() {
-    let goodbye = Message::Goodbye { reason: "not today".to_owned() };
+    let goodbye = Message::Goodbye { reason: "not today".to_owned(), is_done: false };
     let answers = [
         (challenge(*b"phalanx\0", 2), OTHER_VERSION),
         (challenge(*b"falanx\0\0", 1), "it does not speak phalanx's protocol"),
@@ -202,7 +205,7 @@ async fn a_greeting_that_breaks_is_tried_again_and_is_no_refusal() {
     }
     let minute = Duration::from_secs(60);
     let (mut raw, _) = Raw::welcomed(&listener, (minute, minute)).await;
-    raw.say(&Message::Goodbye { reason: "enough".to_owned() }).await;
+    raw.say(&Message::Goodbye { reason: "enough".to_owned(), is_done: true }).await;
     let end = process.end().await;
     assert!(matches!(&end, ExecutorEnd::Goodbye(reason) if reason == "enough"), "{end}");
 }

@@ -168,3 +168,21 @@ fn a_directory_that_cannot_be_written_is_named() {
     let error = checkpoints.save(0, 1, ME, value("x")).unwrap_err().to_string();
     assert!(error.contains(&file.display().to_string()), "{error}");
 }
+
+#[test]
+fn a_task_that_begins_does_not_wait_for_a_disk() {
+    let checkpoints = Checkpoints::new(None, "train", 2, false);
+    let writes = checkpoints.lock();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            checkpoints.begin(1);
+            tell.send(()).unwrap();
+        });
+        let begun = told.recv_timeout(std::time::Duration::from_secs(10));
+        drop(writes);
+        assert_eq!(begun, Ok(()));
+    });
+    let late = checkpoints.save(0, 1, ME, value("late")).unwrap_err();
+    assert!(matches!(late, CheckpointError::Outdated { current: 1, .. }), "{late}");
+}

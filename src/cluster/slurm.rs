@@ -1,20 +1,20 @@
 //! Executors on the nodes of a Slurm allocation.
 
 use super::Heard;
-use super::children::{Children, OnSignal, Spawn};
+use super::children::{Children, OnSignal, Spawn, ask_to_end, cancel_stages};
 use crate::program;
 use actix::Addr;
-use phalanx_actors::{ActorSystem, CancelStage, GetStatus, TaskSchedulerActor};
-use phalanx_protocol::StagePhase;
+use phalanx_actors::TaskSchedulerActor;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -43,13 +43,14 @@ struct Allocation {
 
 /// What the cluster's thread needs.
 pub(super) struct SlurmRun {
-    slurm: Slurm,
-    program: PathBuf,
-    port: u16,
-    environment: Vec<(&'static str, String)>,
-    heard: Heard,
-    end: CancellationToken,
-    scheduler: Addr<TaskSchedulerActor>,
+    pub(super) slurm: Slurm,
+    pub(super) program: PathBuf,
+    pub(super) port: u16,
+    pub(super) environment: Vec<(String, String)>,
+    pub(super) heard: Heard,
+    pub(super) end: CancellationToken,
+    pub(super) scheduler: Addr<TaskSchedulerActor>,
+    pub(super) grace: Duration,
 }
 
 /// Nodes that are asked for if nobody says how many.
@@ -57,9 +58,6 @@ const NODES_DEFAULT: u32 = 2;
 
 /// How long one of Slurm's commands may take that only asks.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Pause between two looks for stages that were handed in after the end.
-const CANCEL_PAUSE: Duration = Duration::from_millis(100);
 
 impl Slurm {
     /// Inside an allocation: all of its nodes. Else 2 nodes are asked for.
@@ -92,19 +90,6 @@ impl Slurm {
         self
     }
 
-    pub(super) fn prepare(
-        self,
-        program: PathBuf,
-        port: u16,
-        environment: Vec<(&'static str, String)>,
-        heard: Heard,
-        end: &CancellationToken,
-        system: &ActorSystem,
-    ) -> SlurmRun {
-        let (end, scheduler) = (end.clone(), system.scheduler().clone());
-        SlurmRun { slurm: self, program, port, environment, heard, end, scheduler }
-    }
-
     /// The allocation of this process, or a new one.
     async fn allocate(&self) -> Result<Allocation, String> {
         if let (Ok(job), Ok(list)) =
@@ -123,10 +108,11 @@ impl Slurm {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
-            .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("salloc could not be started: {error}"))?;
         let stdout = holder.stdout.take().ok_or("salloc has no output")?;
+        // If nobody waits any more it takes its request back.
+        let mut holder = AskedToEnd(Some(holder));
         let mut lines = BufReader::new(stdout).lines();
         let mut next = async || lines.next_line().await.ok().flatten().filter(|it| !it.is_empty());
         let job = next().await;
@@ -135,12 +121,26 @@ impl Slurm {
             nodes.push(node);
         }
         match job {
-            Some(job) => Ok(Allocation { job, nodes, holder: Some(holder) }),
+            Some(job) => Ok(Allocation { job, nodes, holder: holder.0.take() }),
             None => {
-                let status =
-                    holder.wait().await.map_or_else(|it| it.to_string(), |it| it.to_string());
+                let Some(mut holder) = holder.0.take() else {
+                    return Err("salloc has ended".to_owned());
+                };
+                let status = holder.wait().await;
+                let status = status.map_or_else(|it| it.to_string(), |it| it.to_string());
                 Err(format!("salloc gave no allocation ({status})"))
             }
+        }
+    }
+}
+
+/// A process that is asked to end when nobody waits for it any more.
+struct AskedToEnd(Option<Child>);
+
+impl Drop for AskedToEnd {
+    fn drop(&mut self) {
+        if let Some(child) = &self.0 {
+            ask_to_end(child);
         }
     }
 }
@@ -152,45 +152,26 @@ const HOLD: &str = "echo \"$SLURM_JOB_ID\"; scontrol show hostnames \"$SLURM_JOB
 impl SlurmRun {
     /// Until the runtime has ended, and all executors have.
     pub(super) async fn run(self, system_ended: impl Future<Output = ()>) {
-        let SlurmRun { slurm, program, port, environment, heard, end, scheduler } = self;
+        let SlurmRun { slurm, program, port, environment, heard, end, scheduler, grace } = self;
         let allocation = tokio::select! {
             allocation = slurm.allocate() => allocation,
             () = end.cancelled() => return,
         };
-        let allocation = match allocation {
+        let Allocation { job, nodes, holder } = match allocation {
             Ok(allocation) => allocation,
             Err(reason) => {
                 warn!("there are no executors: {reason}");
-                tokio::select! {
-                    () = cancel_stages(&scheduler, &reason) => {}
-                    () = system_ended => {}
-                }
-                return;
+                return cancel_stages(&scheduler, &reason).await;
             }
         };
-        let Allocation { job, nodes, holder } = allocation;
         info!("Slurm's job {job} has the nodes {}", nodes.join(", "));
         let names = nodes.iter().map(|node| node.as_str().into()).collect();
-        let (for_steps, arguments) = (job.clone(), slurm.srun);
-        let command = move |index: usize, moves: u32| {
-            let node = &nodes[(index + moves as usize) % nodes.len()];
-            let mut command = std::process::Command::new("srun");
-            command
-                .args(["--overlap", "--nodes=1", "--ntasks=1", "--export=ALL", "--quiet"])
-                .arg(format!("--jobid={for_steps}"))
-                .arg(format!("--nodelist={node}"))
-                .args(&arguments)
-                .arg(&program)
-                .stdin(Stdio::null())
-                .envs(environment.iter().map(|(name, value)| (name, value)))
-                .env(program::DRIVER, format!(":{port}"))
-                .env(program::EXECUTOR_NAME, &nodes[index])
-                .env(program::EXECUTOR_ADDRESS, node);
-            command
-        };
-        let spawn = Spawn { names, command: Box::new(command) };
-        let on_signal = on_signal(job.clone(), scheduler.clone());
-        let children = Children { spawn, heard, end: end.clone(), on_signal: Some(on_signal) };
+        let command = steps(job.clone(), nodes, slurm.srun, program, port, environment);
+        let spawn = Spawn { names, command, is_proxy: true };
+        let on_signal = Some(on_signal(job.clone()));
+        let stop = end.clone();
+        let children =
+            Children { spawn, heard, end, on_signal, scheduler: scheduler.clone(), grace };
         let terminated = async {
             match terminate().await {
                 Ok(()) => cancel_stages(&scheduler, &job_ends(&job, "SIGTERM")).await,
@@ -202,6 +183,8 @@ impl SlurmRun {
             () = children.run(system_ended) => {}
             () = terminated => {}
         }
+        stop.cancel();
+        end_on_terminate();
         if let Some(mut holder) = holder {
             drop(holder.stdin.take());
             // It has nothing to do but to give the allocation back.
@@ -210,24 +193,66 @@ impl SlurmRun {
     }
 }
 
+/// The steps of a job: which command starts which executor.
+fn steps(
+    job: String,
+    nodes: Vec<String>,
+    arguments: Vec<String>,
+    program: PathBuf,
+    port: u16,
+    environment: Vec<(String, String)>,
+) -> Box<dyn Fn(usize, u32) -> std::process::Command + Send + Sync> {
+    Box::new(move |index, moves| {
+        let node = &nodes[(index + moves as usize) % nodes.len()];
+        let mut command = std::process::Command::new("srun");
+        command
+            .args(["--overlap", "--nodes=1", "--ntasks=1", "--export=ALL", "--quiet"])
+            .arg(format!("--jobid={job}"))
+            .arg(format!("--nodelist={node}"))
+            .args(&arguments)
+            .arg(&program)
+            .stdin(Stdio::null())
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .env(program::DRIVER, format!(":{port}"))
+            .env(program::EXECUTOR_NAME, &nodes[index])
+            .env(program::EXECUTOR_ADDRESS, node);
+        command
+    })
+}
+
 /// Whether it is Slurm that ends an executor: then it ends all of them.
-fn on_signal(job: String, scheduler: Addr<TaskSchedulerActor>) -> OnSignal {
-    let (job, scheduler) = (Arc::new(job), scheduler);
+fn on_signal(job: String) -> OnSignal {
+    let job = Arc::new(job);
     Box::new(move || {
-        let (job, scheduler) = (job.clone(), scheduler.clone());
+        let job = job.clone();
         let ends = async move {
-            let Some(state) = job_state(&job).await.filter(|state| state != "RUNNING") else {
-                return false;
-            };
-            let reason = job_ends(&job, &state);
-            warn!("{reason}");
-            tokio::spawn(async move { cancel_stages(&scheduler, &reason).await });
-            true
+            let state = job_state(&job).await.filter(|state| state != "RUNNING")?;
+            Some(job_ends(&job, &state))
         };
-        let ends: Pin<Box<dyn Future<Output = bool> + Send>> = Box::pin(ends);
+        let ends: Pin<Box<dyn Future<Output = Option<String>> + Send>> = Box::pin(ends);
         ends
     })
 }
+
+/// Once a signal has been watched for, the system does not act on it any more. There is nothing
+/// left here that a SIGTERM could end, so it ends the process again.
+fn end_on_terminate() {
+    let wait = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        if let Ok(runtime) = runtime
+            && runtime.block_on(terminate()).is_ok()
+        {
+            std::process::exit(TERMINATED);
+        }
+    };
+    let started = thread::Builder::new().name("phalanx-sigterm".to_owned()).spawn(wait);
+    if let Err(error) = started {
+        warn!("SIGTERM has no effect any more: {error}");
+    }
+}
+
+/// What a shell says of a process that SIGTERM has ended.
+const TERMINATED: i32 = 143;
 
 fn job_ends(job: &str, state: &str) -> String {
     format!("Slurm ends job {job} ({state}): it was cancelled, or its time limit is over")
@@ -237,17 +262,6 @@ async fn job_state(job: &str) -> Option<String> {
     let shown = ask("scontrol", &["show", "job", job, "--oneliner"]).await.ok()?;
     let state = shown.split_whitespace().find_map(|word| word.strip_prefix("JobState="));
     state.map(str::to_owned)
-}
-
-/// Ends all stages, and those that come later, for ever.
-async fn cancel_stages(scheduler: &Addr<TaskSchedulerActor>, reason: &str) {
-    while let Ok(status) = scheduler.send(GetStatus).await {
-        for stage in status.stages.iter().filter(|stage| stage.phase != StagePhase::Ended) {
-            let (stage, reason) = (stage.stage, reason.to_owned());
-            scheduler.do_send(CancelStage { stage, reason });
-        }
-        sleep(CANCEL_PAUSE).await;
-    }
 }
 
 /// What one of Slurm's commands says.

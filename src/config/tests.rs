@@ -83,3 +83,16 @@ fn a_file_that_is_not_there_is_named() {
     let error = Config::load(Some(Path::new("/nowhere/phalanx.toml"))).unwrap_err().to_string();
     assert!(error.starts_with("/nowhere/phalanx.toml: "), "{error}");
 }
+
+#[test]
+fn what_was_changed_is_told_to_executors_but_not_the_slots() {
+    assert_eq!(Config::default().changed_variables(), []);
+    let kill_grace = Duration::from_millis(1500);
+    let config = Config { slots: 77, worker_threads: 99, kill_grace, ..Config::default() };
+    let told = config.changed_variables();
+    let expected = [("PHALANX_WORKER_THREADS", "99"), ("PHALANX_KILL_GRACE", "1s 500ms")];
+    assert_eq!(told, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let mut read = Config::default();
+    read.apply_variables(told).unwrap();
+    assert_eq!(read, Config { slots: read.slots, ..config });
+}

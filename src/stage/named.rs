@@ -49,7 +49,7 @@ impl<I: Serialize + 'static> Stage<Named<I>> {
                 settings,
                 inputs,
                 serve: Arc::new(move |attempt, partition, asked| {
-                    serving.side.serve(attempt, partition, &asked)
+                    serving.side.serve(attempt, partition, asked)
                 }),
                 here,
             })))

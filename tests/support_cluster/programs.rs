@@ -200,3 +200,29 @@ fn executors_may_be_another_program_with_the_same_registry() {
         runtime.shutdown_blocking(Duration::from_secs(5)).unwrap();
     });
 }
+
+#[test]
+fn what_is_wrong_with_a_driver_is_said_in_words() {
+    alone(|| {
+        let (code, said) = run("cluster_tasks", "--cluster listen:0.0.0.0:0");
+        assert_eq!(code, Some(1), "{said}");
+        let reason = "error: 0.0.0.0:0 can be reached from other machines, and neither a token nor \
+                      TLS is set";
+        assert!(said.contains(reason), "{said}");
+    });
+}
+
+#[test]
+fn a_program_that_never_joins_ends_the_stages_that_wait_for_it() {
+    alone(|| {
+        let cluster = Cluster::processes(1, ExecutorResources::new(1)).program("/bin/false");
+        let registry = Registry::new("a", "1").register("square", square);
+        let builder = Runtime::builder().registry(registry);
+        let runtime = builder.cluster(cluster).start().unwrap();
+        let failure =
+            Stage::named("square", [2_u64]).run::<u64>(&runtime).wait().unwrap_err().to_string();
+        let reason = "executor 'process-0' was started 5 times in vain: it ended before it had \
+                      joined (exit status: 1)";
+        assert!(failure.contains(reason), "{failure}");
+    });
+}

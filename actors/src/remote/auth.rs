@@ -77,23 +77,23 @@ impl Token {
         &self.0
     }
 
-    /// `theirs`: who is to be convinced made it.
-    pub(crate) fn prove(&self, prover: Prover, theirs: Nonce, own: Nonce) -> Proof {
+    /// That who has the token says this. `nonce`: made by who is to be convinced.
+    pub(crate) fn prove(&self, prover: Prover, nonce: Nonce, said: &[u8]) -> Proof {
         let mut proof = [0; 32];
-        let tag = hmac::sign(&self.key(), &statement(prover, theirs, own));
+        let tag = hmac::sign(&self.key(), &statement(prover, nonce, said));
         proof.copy_from_slice(tag.as_ref());
         Proof(proof)
     }
 
-    /// Whether `prover` has the token; in constant time. `theirs`: as it was for the prover.
+    /// Whether `prover` has the token and says this; in constant time.
     pub(crate) fn is_proved(
         &self,
         proof: Proof,
         prover: Prover,
-        theirs: Nonce,
-        own: Nonce,
+        nonce: Nonce,
+        said: &[u8],
     ) -> bool {
-        hmac::verify(&self.key(), &statement(prover, theirs, own), &proof.0).is_ok()
+        hmac::verify(&self.key(), &statement(prover, nonce, said), &proof.0).is_ok()
     }
 
     fn key(&self) -> hmac::Key {
@@ -114,12 +114,12 @@ fn random() -> io::Result<[u8; 32]> {
     Ok(bytes)
 }
 
-fn statement(prover: Prover, theirs: Nonce, own: Nonce) -> Vec<u8> {
+fn statement(prover: Prover, nonce: Nonce, said: &[u8]) -> Vec<u8> {
     let label: &[u8] = match prover {
         Prover::Driver => b"phalanx driver",
         Prover::Dialer => b"phalanx dialer",
     };
-    [label, &theirs.0, &own.0].concat()
+    [label, &nonce.0, said].concat()
 }
 
 #[cfg(test)]
@@ -127,14 +127,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proof_is_good_for_one_prover_and_one_pair_of_nonces() {
+    fn a_proof_is_good_for_one_prover_one_nonce_and_what_was_said() {
         let (token, other) = (Token::random().unwrap(), Token::random().unwrap());
         let (a, b) = (Nonce::random().unwrap(), Nonce::random().unwrap());
-        let proof = token.prove(Prover::Dialer, a, b);
-        assert!(token.is_proved(proof, Prover::Dialer, a, b));
-        assert!(!token.is_proved(proof, Prover::Driver, a, b));
-        assert!(!token.is_proved(proof, Prover::Dialer, b, a));
-        assert!(!other.is_proved(proof, Prover::Dialer, a, b));
+        let proof = token.prove(Prover::Dialer, a, b"client");
+        assert!(token.is_proved(proof, Prover::Dialer, a, b"client"));
+        assert!(!token.is_proved(proof, Prover::Driver, a, b"client"));
+        assert!(!token.is_proved(proof, Prover::Dialer, b, b"client"));
+        assert!(!token.is_proved(proof, Prover::Dialer, a, b"executor"));
+        assert!(!other.is_proved(proof, Prover::Dialer, a, b"client"));
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Client {
     async fn ask(&mut self, question: &Message) -> Result<Message, GreetingError> {
         self.link.outbox.send(question, &[]);
         match timeout(ANSWER_TIMEOUT, self.link.hear()).await {
-            Ok(Ok(Message::Goodbye { reason })) => Err(GreetingError::Refused(reason)),
+            Ok(Ok(Message::Goodbye { reason, .. })) => Err(GreetingError::Refused(reason)),
             Ok(answer) => answer,
             Err(_) => Err(GreetingError::Timeout),
         }

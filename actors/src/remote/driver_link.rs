@@ -44,7 +44,7 @@ pub struct DriverLink {
 struct Waiting {
     next: u64,
     requests: HashMap<u64, Vec<ReplyTo>>,
-    calls: HashMap<u64, oneshot::Sender<Bytes>>,
+    calls: HashMap<u64, oneshot::Sender<Payloads>>,
     is_over: bool,
 }
 
@@ -61,14 +61,15 @@ pub struct StageCalls {
 }
 
 impl StageCalls {
-    /// Asks the stage's side in the driver; what, only the two know.
+    /// Asks the stage's side in the driver; what, only the two know. An empty answer says that the
+    /// attempt is over, or that the other side panicked.
     ///
     /// # Errors
     /// If the link is or gets lost.
-    pub async fn ask(&self, partition: PartitionId, what: Bytes) -> Result<Bytes, LinkLost> {
+    pub async fn ask(&self, partition: PartitionId, what: &[Bytes]) -> Result<Payloads, LinkLost> {
         let (call, answer) = self.link.expect_answer().ok_or(LinkLost)?;
         let message = Message::Call { call: Some(call), attempt: self.attempt, partition };
-        self.link.outbox.send(&message, &[what]);
+        self.link.outbox.send(&message, what);
         answer.await.map_err(|_| LinkLost)
     }
 
@@ -162,7 +163,7 @@ impl DriverLink {
     }
 
     /// A call of a task, and its answer. `None`: the link is over.
-    fn expect_answer(&self) -> Option<(u64, oneshot::Receiver<Bytes>)> {
+    fn expect_answer(&self) -> Option<(u64, oneshot::Receiver<Payloads>)> {
         let (tell, answer) = oneshot::channel();
         let mut waiting = lock(&self.waiting);
         if waiting.is_over {
@@ -204,7 +205,7 @@ impl DriverLink {
     ///
     /// # Errors
     /// If it is none.
-    pub(crate) fn answered(&self, message: Message, mut payloads: Payloads) -> Result<(), String> {
+    pub(crate) fn answered(&self, message: Message, payloads: Payloads) -> Result<(), String> {
         match message {
             Message::Reply { requests, mut reply } => {
                 if let Ok(release) = &mut reply.result {
@@ -217,7 +218,7 @@ impl DriverLink {
                 let caller = lock(&self.waiting).calls.remove(&call);
                 if let Some(caller) = caller {
                     // A caller that went away needs no answer.
-                    let _ = caller.send(payloads.pop().unwrap_or_default());
+                    let _ = caller.send(payloads);
                 }
             }
             other => return Err(format!("the driver said {}", name_of(&other))),

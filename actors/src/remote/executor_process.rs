@@ -3,8 +3,9 @@
 use super::auth::Token;
 use super::driver_link::{DriverLink, StageCalls};
 use super::greeting::{GreetingError, Link, Reader, introduce};
-use super::guests::Silence;
 use super::launches::Launches;
+use super::signals::Signals;
+use super::silence::Silence;
 use super::tls::ClientTls;
 use super::wire::{ExecutorHello, Message, Role, Welcome};
 use crate::executor_actor::Superior;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use phalanx_protocol::{ExecutorId, Incarnation, PartitionId};
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -98,6 +100,12 @@ pub enum ExecutorEnd {
     /// The system gives no thread.
     #[error("the system gave no thread: {0}")]
     Threads(#[from] io::Error),
+}
+
+/// From 0.5 to 1.
+fn rand_fraction() -> f64 {
+    let hash = RandomState::new().hash_one(0_u8);
+    0.5 + (hash % 1024) as f64 / 2048.0
 }
 
 /// Pauses between two tries to reach the driver.
@@ -199,7 +207,8 @@ impl Life {
                 let driver = driver.clone();
                 return Err(ExecutorEnd::Unreachable { driver, tried, reason });
             }
-            sleep(pause).await;
+            // Those of a large gang do not come back all at once.
+            sleep(pause.mul_f64(rand_fraction())).await;
             pause = (2 * pause).min(longest);
         }
     }
@@ -289,8 +298,11 @@ impl Life {
                 packet = reader.next() => {
                     silence.is_over();
                     match packet {
-                        Ok(Some((Message::Goodbye { reason }, _))) => {
+                        Ok(Some((Message::Goodbye { reason, is_done: true }, _))) => {
                             return LinkEnd::Final(ExecutorEnd::Goodbye(reason));
+                        }
+                        Ok(Some((Message::Goodbye { reason, is_done: false }, _))) => {
+                            return LinkEnd::Final(ExecutorEnd::Left(reason));
                         }
                         Ok(Some((Message::Heartbeat, _))) => {}
                         Ok(Some((message, payloads))) => {
@@ -306,9 +318,12 @@ impl Life {
                     return LinkEnd::Lost(format!("it {reason}"));
                 }
                 is_lost = silence.next() => {
-                    if is_lost || link.outbox.is_stuck(heartbeat_timeout) {
+                    if is_lost {
                         let limit = humantime::format_duration(heartbeat_timeout);
                         return LinkEnd::Lost(format!("it was silent for {limit}"));
+                    }
+                    if let Some(reason) = link.outbox.stuck(heartbeat_timeout) {
+                        return LinkEnd::Lost(format!("it {reason}"));
                     }
                     link.outbox.send_urgent(&Message::Heartbeat);
                 }
@@ -358,38 +373,3 @@ async fn end_within(running: &RunningTasks, reason: &str, grace: Duration) -> bo
 
 /// Pause between two looks whether the last task has ended.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
-
-/// Signals that ask a process to end.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals { terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        match self.terminate.recv().await {
-            Some(()) => "SIGTERM",
-            None => std::future::pending().await,
-        }
-    }
-}
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Signals {})
-    }
-
-    async fn next(&mut self) -> &'static str {
-        match tokio::signal::ctrl_c().await {
-            Ok(()) => "an interrupt",
-            Err(_) => std::future::pending().await,
-        }
-    }
-}

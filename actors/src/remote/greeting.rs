@@ -65,8 +65,6 @@ pub(crate) struct Guest {
     pub(crate) hello: Hello,
     /// Where it dials from.
     pub(crate) peer: SocketAddr,
-    /// What the dialer's nonce answers.
-    nonce: Nonce,
 }
 
 impl Link {
@@ -96,8 +94,8 @@ impl Link {
 }
 
 /// The last word of a driver, as far as it can be said in a moment.
-pub(crate) async fn say_goodbye(outbox: &Outbox, reason: &str) {
-    outbox.send_urgent(&Message::Goodbye { reason: reason.to_owned() });
+pub(crate) async fn say_goodbye(outbox: &Outbox, reason: &str, is_done: bool) {
+    outbox.send_urgent(&Message::Goodbye { reason: reason.to_owned(), is_done });
     // Whether it is heard or not: this is the end.
     let _ = timeout(LAST_WORD_TIMEOUT, poll_fn(|cx| outbox.poll_empty(cx))).await;
 }
@@ -126,9 +124,9 @@ pub(crate) async fn greet(
             return Err(GreetingError::Unfit("it did not say who it is".to_owned()));
         };
         match check_hello(&hello, token, nonce) {
-            Ok(()) => Ok(Guest { link, hello, peer, nonce }),
+            Ok(()) => Ok(Guest { link, hello, peer }),
             Err(reason) => {
-                say_goodbye(&link.outbox, &reason).await;
+                say_goodbye(&link.outbox, &reason, false).await;
                 Err(GreetingError::Unfit(reason))
             }
         }
@@ -144,7 +142,9 @@ fn check_hello(hello: &Hello, token: Option<&Token>, nonce: Nonce) -> Result<(),
             Err("no token was given: set PHALANX_TOKEN or PHALANX_TOKEN_FILE".to_owned())
         }
         (Some(token), Some(proof)) => {
-            let is_proved = token.is_proved(proof, Prover::Dialer, nonce, hello.nonce);
+            let said = Message::Hello(Hello { proof: None, ..hello.clone() }).statement();
+            let said = said.map_err(|error| error.to_string())?;
+            let is_proved = token.is_proved(proof, Prover::Dialer, nonce, &said);
             is_proved.then_some(()).ok_or_else(|| "the token is not the driver's".to_owned())
         }
     }
@@ -165,12 +165,19 @@ fn check_version(magic: [u8; 8], version: u32) -> Result<(), String> {
 
 impl Guest {
     /// Takes it in. `welcome`: without the proof.
-    pub(crate) fn welcome(mut self, mut welcome: Welcome, token: Option<&Token>) -> (Link, Hello) {
-        let Hello { nonce: theirs, .. } = self.hello;
-        welcome.proof = token.map(|token| token.prove(Prover::Driver, theirs, self.nonce));
+    pub(crate) fn welcome(
+        mut self,
+        mut welcome: Welcome,
+        token: Option<&Token>,
+    ) -> Result<Link, WireError> {
+        if let Some(token) = token {
+            // It holds for this dialer's own words, whose nonce is new.
+            let said = Message::Welcome(welcome.clone()).statement()?;
+            welcome.proof = Some(token.prove(Prover::Driver, self.hello.nonce, &said));
+        }
         self.link.outbox.send(&Message::Welcome(welcome), &[]);
         self.link.reader.trust();
-        (self.link, self.hello)
+        Ok(self.link)
     }
 }
 
@@ -198,22 +205,27 @@ pub(crate) async fn introduce(
                 check_version(magic, version).map_err(GreetingError::Unfit)?;
                 nonce
             }
-            Message::Goodbye { reason } => return Err(GreetingError::Refused(reason)),
+            Message::Goodbye { reason, .. } => return Err(GreetingError::Refused(reason)),
             other => return Err(unexpected(&other)),
         };
         let nonce = Nonce::random()?;
-        let proof = token.map(|token| token.prove(Prover::Dialer, theirs, nonce));
-        let hello = Hello { magic: MAGIC, version: PROTOCOL_VERSION, nonce, proof, role };
+        let (magic, version, proof) = (MAGIC, PROTOCOL_VERSION, None);
+        let mut hello = Hello { magic, version, nonce, proof, role };
+        if let Some(token) = token {
+            let said = Message::Hello(hello.clone()).statement()?;
+            hello.proof = Some(token.prove(Prover::Dialer, theirs, &said));
+        }
         link.outbox.send(&Message::Hello(hello), &[]);
         let welcome = match link.hear().await? {
             Message::Welcome(welcome) => welcome,
-            Message::Goodbye { reason } => return Err(GreetingError::Refused(reason)),
+            Message::Goodbye { reason, .. } => return Err(GreetingError::Refused(reason)),
             other => return Err(unexpected(&other)),
         };
         if let Some(token) = token {
+            let said = Message::Welcome(Welcome { proof: None, ..welcome.clone() }).statement()?;
             let is_proved = welcome
                 .proof
-                .is_some_and(|proof| token.is_proved(proof, Prover::Driver, nonce, theirs));
+                .is_some_and(|proof| token.is_proved(proof, Prover::Driver, nonce, &said));
             if !is_proved {
                 let reason = "whoever answers at the driver's address does not have the token";
                 return Err(GreetingError::Unfit(reason.to_owned()));

@@ -3,6 +3,7 @@
 use super::greeting::{Guest, Link, Reader, greet, say_goodbye};
 use super::listener::{Host, LinkConfig, LinkEvent, Loss};
 use super::remote_executor::{Disconnected, RemoteExecutor, RemoteExecutorActor, name_of};
+use super::silence::Silence;
 use super::wire::{DriverStatus, ExecutorHello, Message, Role, Welcome, WireError};
 use crate::task::lock;
 use crate::{
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -39,6 +40,8 @@ struct Known {
     incarnation: Incarnation,
     /// While it is here.
     current: Option<Arc<RemoteExecutor>>,
+    /// By the user: it must not come back.
+    is_removed: bool,
 }
 
 /// Tells the scheduler that a life is over, whatever ended it.
@@ -79,7 +82,7 @@ impl Guests {
             lock(&self.known).values().filter_map(|known| known.current.clone()).collect();
         for executor in here {
             let reason = DRIVER_ENDS.to_owned();
-            executor.outbox.send_urgent(&Message::Goodbye { reason });
+            executor.outbox.send_urgent(&Message::Goodbye { reason, is_done: true });
         }
     }
 
@@ -106,19 +109,23 @@ impl Guests {
         };
         let (peer, token) = (guest.peer, self.config.token.as_ref());
         match guest.hello.role.clone() {
-            Role::Client => {
-                let (link, _) = guest.welcome(welcome, token);
-                self.serve_client(link).await;
-            }
+            Role::Client => match guest.welcome(welcome, token) {
+                Ok(link) => self.serve_client(link).await,
+                Err(error) => warn!(%peer, "a client was not welcomed: {error}"),
+            },
             Role::Executor(hello) => match self.admit(&hello) {
                 Ok((executor, incarnation)) => {
                     let welcome = Welcome { executor: Some((executor, incarnation)), ..welcome };
-                    let (link, _) = guest.welcome(welcome, token);
-                    self.serve_executor(link, hello, (executor, incarnation), peer).await;
+                    match guest.welcome(welcome, token) {
+                        Ok(link) => {
+                            self.serve_executor(link, hello, (executor, incarnation), peer).await;
+                        }
+                        Err(error) => warn!(%peer, "an executor was not welcomed: {error}"),
+                    }
                 }
                 Err(reason) => {
                     warn!(%peer, "executor '{}' at {peer} was refused: {reason}", hello.name);
-                    say_goodbye(&guest.link.outbox, &reason).await;
+                    say_goodbye(&guest.link.outbox, &reason, false).await;
                 }
             },
         }
@@ -147,6 +154,10 @@ impl Guests {
             return Err("it has 0 slots, allowed is 1 or more (PHALANX_SLOTS)".to_owned());
         }
         let mut known = lock(&self.known);
+        let removed = known.get(hello.name.as_str()).is_some_and(|known| known.is_removed);
+        if removed {
+            return Err("it was removed from the driver (Runtime::remove_executor)".to_owned());
+        }
         let known = known.entry(hello.name.as_str().into()).and_modify(|known| {
             known.incarnation.0 += 1;
         });
@@ -154,6 +165,7 @@ impl Guests {
             executor: ExecutorId(self.host.next_executor.fetch_add(1, Ordering::Relaxed)),
             incarnation: Incarnation(0),
             current: None,
+            is_removed: false,
         });
         if let Some(former) = known.current.take() {
             // Perhaps it has not been noticed yet that the former connection is dead.
@@ -188,7 +200,13 @@ impl Guests {
         info!(%executor, %incarnation, "executor {executor} is '{name}' at {peer}");
         self.tell(LinkEvent::Joined { name: name.clone(), executor, incarnation });
         let life = LifeGuard { mailbox, reason: "ended unexpectedly".to_owned() };
-        let End { reason, loss } = self.converse(&remote, &mut reader).await;
+        let End { reason, mut loss } = self.converse(&remote, &mut reader).await;
+        if remote.is_removed() {
+            loss = Loss::Removed;
+            if let Some(known) = lock(&self.known).get_mut(&name) {
+                known.is_removed = true;
+            }
+        }
         life.end(&reason);
         // At once: whoever started it may have to know why it ends.
         let reported = reason.clone();
@@ -273,14 +291,13 @@ impl Guests {
                         let reason = format!("was silent for {limit} (link.heartbeat_timeout)");
                         return End { reason, loss: Loss::Silent };
                     }
-                    if remote.outbox.is_stuck(heartbeat_timeout) {
-                        let limit = humantime::format_duration(heartbeat_timeout);
-                        return lost(format!("has not read for {limit} (link.heartbeat_timeout)"));
+                    if let Some(reason) = remote.outbox.stuck(heartbeat_timeout) {
+                        return lost(reason);
                     }
                     remote.outbox.send_urgent(&Message::Heartbeat);
                 }
                 () = self.end.cancelled() => {
-                    say_goodbye(&remote.outbox, DRIVER_ENDS).await;
+                    say_goodbye(&remote.outbox, DRIVER_ENDS, true).await;
                     return lost("the driver ends".to_owned());
                 }
             }
@@ -291,7 +308,9 @@ impl Guests {
         loop {
             let packet = tokio::select! {
                 packet = timeout(CLIENT_IDLE_MAX, link.reader.next()) => packet,
-                () = self.end.cancelled() => return say_goodbye(&link.outbox, DRIVER_ENDS).await,
+                () = self.end.cancelled() => {
+                    return say_goodbye(&link.outbox, DRIVER_ENDS, true).await;
+                }
             };
             let Ok(Ok(Some((message, _)))) = packet else { return };
             let answer = match message {
@@ -302,7 +321,7 @@ impl Guests {
                 Message::Heartbeat => continue,
                 other => {
                     debug!("a client said {}", name_of(&other));
-                    return say_goodbye(&link.outbox, "clients only ask and cancel").await;
+                    return say_goodbye(&link.outbox, "clients only ask and cancel", false).await;
                 }
             };
             link.outbox.send(&answer, &[]);
@@ -352,7 +371,8 @@ impl Guests {
 /// Another life of the same executor is here.
 fn supersede(former: &RemoteExecutor) {
     let reason = "another connection under the same executor name took its place";
-    former.outbox.send_urgent(&Message::Goodbye { reason: reason.to_owned() });
+    let goodbye = Message::Goodbye { reason: reason.to_owned(), is_done: false };
+    former.outbox.send_urgent(&goodbye);
     former.outbox.close(reason);
 }
 
@@ -360,36 +380,3 @@ const DRIVER_ENDS: &str = "the driver has ended";
 
 /// A client that says nothing for so long is cut off.
 const CLIENT_IDLE_MAX: Duration = Duration::from_secs(60);
-
-/// Watches for the silence of the other side. It counts heartbeats that did not come, not time: a
-/// process that was stopped itself has heard nothing, and finds what was said once it goes on.
-pub(crate) struct Silence {
-    ticks: tokio::time::Interval,
-    silent: u32,
-    allowed: u32,
-}
-
-impl Silence {
-    pub(crate) fn new(interval: Duration, limit: Duration) -> Self {
-        let interval = interval.max(Duration::from_millis(1));
-        let mut ticks = interval_at(Instant::now() + interval, interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let allowed = limit.as_nanos().div_ceil(interval.as_nanos());
-        Silence { ticks, silent: 0, allowed: u32::try_from(allowed).unwrap_or(u32::MAX).max(1) }
-    }
-
-    /// Something was heard.
-    pub(crate) fn is_over(&mut self) {
-        self.silent = 0;
-    }
-
-    /// The next heartbeat is due; true if the other side is lost.
-    pub(crate) async fn next(&mut self) -> bool {
-        self.ticks.tick().await;
-        self.silent += 1;
-        self.silent > self.allowed
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -13,7 +13,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
@@ -84,6 +85,8 @@ pub enum Loss {
     Silent,
     /// It was told to end, by a signal, and said so.
     Told,
+    /// The user took it away for good.
+    Removed,
 }
 
 /// A driver that cannot be dialled.
@@ -124,7 +127,8 @@ pub(crate) struct Host {
 pub struct Listener {
     address: SocketAddr,
     guests: Arc<Guests>,
-    thread: JoinHandle<()>,
+    /// Says when the thread has ended.
+    ended: Receiver<()>,
 }
 
 /// Connections that have not said who they are; the oldest gives way to a new one.
@@ -145,14 +149,16 @@ impl Listener {
         let address = socket.local_addr().map_err(refused)?;
         let guests = Arc::new(Guests::new(config, host, CancellationToken::new()));
         let in_thread = guests.clone();
+        let (tell, ended) = channel::<()>();
         let run = move || {
             runtime.block_on(run(socket, in_thread));
             // Calls of tasks may write files; nobody waits for them any more.
             runtime.shutdown_background();
+            drop(tell);
         };
         let builder = thread::Builder::new().name("phalanx-link".to_owned());
-        let thread = builder.spawn(run).map_err(refused)?;
-        Ok(Listener { address, guests, thread })
+        builder.spawn(run).map_err(refused)?;
+        Ok(Listener { address, guests, ended })
     }
 
     /// Where it listens.
@@ -170,14 +176,20 @@ impl Listener {
     /// themselves.
     pub(crate) fn end(self) {
         self.guests.end.cancel();
-        if self.thread.join().is_err() {
-            warn!("the thread of the links panicked");
+        // The other end goes with the thread.
+        if self.ended.recv_timeout(END_BOUND) == Err(RecvTimeoutError::Timeout) {
+            warn!(
+                "the thread of the links does not end: perhaps a subscriber of the log blocks it"
+            );
         }
     }
 }
 
-/// Connections that the system holds until they are taken: a large gang dials at once, and who finds
-/// no room tries again after a second.
+/// Longer than those who leave may ask.
+const END_BOUND: Duration = Duration::from_secs(12);
+
+/// Connections that the system holds until they are taken: a large gang dials at once, and who
+/// finds no room tries again after a second.
 const BACKLOG: u32 = 4096;
 
 fn bind(address: SocketAddr, runtime: &Runtime) -> io::Result<TcpListener> {

@@ -17,7 +17,8 @@ use tokio::time::Instant;
 /// Where a link is written to.
 pub(crate) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// A bounded queue before a socket. Whoever has something to say writes it on the spot, from any
+/// A bounded queue before a socket: what waits for one who reads is there anyway, but for one who
+/// does not it would grow. Whoever has something to say writes it on the spot, from any
 /// thread, as far as the socket takes it; the connection's task writes the rest.
 pub(crate) struct Outbox {
     state: Mutex<State>,
@@ -139,10 +140,15 @@ impl Outbox {
         if state.queued > 0 || state.is_unflushed { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    /// Whether something has waited so long and nothing of it was taken.
-    pub(crate) fn is_stuck(&self, after: Duration) -> bool {
-        let state = lock_sealed(&self.state);
-        state.queued > 0 && state.progress.elapsed() >= after
+    /// Why the other side is to be cut off, if something has waited so long and nothing of it was
+    /// taken.
+    pub(crate) fn stuck(&self, after: Duration) -> Option<String> {
+        let mut state = lock_sealed(&self.state);
+        // This process may have been stopped itself.
+        state.write();
+        let limit = humantime::format_duration(after);
+        let too_late = || format!("has not read for {limit} (link.heartbeat_timeout)");
+        state.too_slow(self.limit).or_else(|| state.has_waited(after).then(too_late))
     }
 }
 
@@ -150,21 +156,34 @@ fn size_of_frame(frame: &Frame) -> usize {
     frame.iter().map(Bytes::len).sum()
 }
 
+/// More than the limit may wait as long as the other side reads: so long it may not read then.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 impl State {
+    fn has_waited(&self, after: Duration) -> bool {
+        self.queued > 0 && self.progress.elapsed() >= after
+    }
+
+    fn too_slow(&self, limit: usize) -> Option<String> {
+        let queued = self.queued;
+        (queued > limit && self.has_waited(PATIENCE)).then(|| {
+            format!(
+                "reads too slowly: {queued} bytes wait for it, allowed are {limit} \
+                 (link.max_queued)"
+            )
+        })
+    }
+
     fn put(&mut self, frames: impl IntoIterator<Item = Frame>, limit: usize) {
         if self.closed.is_some() {
             return;
         }
-        let was_queued = self.queued;
         for frame in frames {
             self.queued += size_of_frame(&frame);
             self.normal.push_back(frame);
         }
-        if was_queued > 0 && self.queued > limit {
-            self.close(format!(
-                "reads too slowly: {} bytes wait for it, allowed are {limit} (link.max_queued)",
-                self.queued
-            ));
+        if let Some(reason) = self.too_slow(limit) {
+            self.close(reason);
             self.task.wake_by_ref();
         }
     }

@@ -19,6 +19,7 @@ use phalanx_protocol::{
 };
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use tokio::task;
 use tracing::error;
@@ -34,6 +35,7 @@ pub(crate) struct RemoteExecutor {
     /// Answers that have not been put in line. All of this executor's requests of a round are
     /// answered in one message, so that its payloads go once.
     answers: Mutex<Vec<(Vec<u64>, SyncReply)>>,
+    is_removed: AtomicBool,
 }
 
 /// What runs of an attempt on this executor.
@@ -105,8 +107,20 @@ impl RemoteExecutor {
         outbox: Outbox,
         scheduler: SchedulerLink,
     ) -> Arc<Self> {
-        let (attempts, answers) = (Mutex::default(), Mutex::default());
-        Arc::new(RemoteExecutor { executor, incarnation, outbox, scheduler, attempts, answers })
+        Arc::new(RemoteExecutor {
+            executor,
+            incarnation,
+            outbox,
+            scheduler,
+            attempts: Mutex::default(),
+            answers: Mutex::default(),
+            is_removed: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether the user took it away for good.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::SeqCst)
     }
 
     /// Sends the answers that its barriers have left.
@@ -209,7 +223,7 @@ impl RemoteExecutor {
             }
             Message::Ended { report } => self.ended(report, payloads.pop()),
             Message::Call { call, attempt, partition } => {
-                self.call(call, attempt, partition, payloads.pop().unwrap_or_default());
+                self.call(call, attempt, partition, payloads);
             }
             Message::Heartbeat => {}
             other => return Err(format!("said what no executor says: {}", name_of(&other))),
@@ -266,10 +280,10 @@ impl RemoteExecutor {
         call: Option<u64>,
         attempt: StageAttemptId,
         partition: PartitionId,
-        asked: Bytes,
+        asked: Payloads,
     ) {
         let body = lock(&self.attempts).get(&attempt).map(|known| known.body.clone());
-        // Nothing is an answer that nobody understands: who asked is not left waiting.
+        // Nothing is an answer, too: who asked is not left waiting.
         let serve = move || body.and_then(|body| answer_of(&body, attempt, partition, asked));
         let Some(call) = call else {
             // In order, and short: nobody waits for it, so it writes no file.
@@ -279,7 +293,7 @@ impl RemoteExecutor {
         let executor = self.clone();
         task::spawn_blocking(move || {
             let answer = serve().unwrap_or_default();
-            executor.outbox.send(&Message::Answer { call }, &[answer]);
+            executor.outbox.send(&Message::Answer { call }, &answer);
         });
     }
 }
@@ -289,9 +303,9 @@ fn answer_of(
     body: &NamedBody,
     attempt: StageAttemptId,
     partition: PartitionId,
-    asked: Bytes,
-) -> Option<Bytes> {
-    match catch_unwind(AssertUnwindSafe(|| (body.serve)(attempt, partition, asked))) {
+    asked: Payloads,
+) -> Option<Payloads> {
+    match catch_unwind(AssertUnwindSafe(|| (body.serve)(attempt, partition, &asked))) {
         Ok(answer) => Some(answer),
         Err(panic) => {
             error!(%attempt, %partition, "a call of partition {partition} of {attempt} panicked");
@@ -346,8 +360,10 @@ impl Handler<Tell<KillTask>> for RemoteExecutorActor {
 impl Handler<RetireExecutor> for RemoteExecutorActor {
     type Result = ();
 
-    fn handle(&mut self, _: RetireExecutor, _ctx: &mut Self::Context) {
-        self.0.outbox.send_urgent(&Message::Goodbye { reason: RETIRED.to_owned() });
+    fn handle(&mut self, retire: RetireExecutor, _ctx: &mut Self::Context) {
+        self.0.is_removed.store(!retire.comes_back, Ordering::SeqCst);
+        let goodbye = Message::Goodbye { reason: RETIRED.to_owned(), is_done: !retire.comes_back };
+        self.0.outbox.send_urgent(&goodbye);
         self.0.outbox.flush();
         // After the goodbye has been written, as far as it could be.
         self.0.outbox.close(RETIRED);

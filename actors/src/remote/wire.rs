@@ -24,8 +24,9 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// A packet before the other side has proved who it is.
 pub(crate) const GREETING_MAX: usize = 64 << 10;
 
-/// A packet: a message and its payloads together.
-pub const PACKET_MAX: usize = u32::MAX as usize;
+/// A packet of one who has proved who it is: as large as memory allows. What was announced takes
+/// none; what has come does.
+pub(crate) const PACKET_MAX: usize = isize::MAX as usize;
 
 /// Payloads beside a message. bincode copies what it reads; these are slices of what was received.
 pub type Payloads = Vec<Bytes>;
@@ -43,6 +44,8 @@ pub enum Message {
     Goodbye {
         /// Why.
         reason: String,
+        /// Whether that is how it should end: the driver has nothing more to do.
+        is_done: bool,
     },
     /// Either: I am there.
     Heartbeat,
@@ -74,7 +77,8 @@ pub enum Message {
         /// Whom it waits for.
         note: StillWaiting,
     },
-    /// Driver to executor: the answer to a call. Payload: what the stage's side says.
+    /// Driver to executor: the answer to a call. Payloads: what the stage's side says; none if it
+    /// is gone.
     Answer {
         /// Which call.
         call: u64,
@@ -95,7 +99,7 @@ pub enum Message {
         /// The report; executor and incarnation are the connection's, whatever it says.
         report: TaskReport,
     },
-    /// Executor to driver: a task asks its stage's side in the driver. Payload: what.
+    /// Executor to driver: a task asks its stage's side in the driver. Payloads: what.
     Call {
         /// Named in the answer; `None`: it needs none.
         call: Option<u64>,
@@ -157,6 +161,13 @@ pub enum Role {
     Executor(ExecutorHello),
     /// To ask, and to cancel.
     Client,
+}
+
+impl Message {
+    /// What is proved of it: all that it says.
+    pub(crate) fn statement(&self) -> Result<Bytes, WireError> {
+        Ok(encode(self, &[])?.into_iter().next().unwrap_or_default())
+    }
 }
 
 /// An executor that wants to join.
@@ -258,11 +269,10 @@ pub(crate) fn encode(
     bincode::serde::encode_into_std_write((message, &sizes), &mut writer, CONFIG)
         .map_err(|error| WireError::Malformed(error.to_string()))?;
     let mut head = writer.into_inner();
-    let total = payloads.iter().map(Bytes::len).sum::<usize>() + head.len();
-    if total > PACKET_MAX {
-        return Err(WireError::TooLarge { size: total, limit: PACKET_MAX });
-    }
-    let length = (head.len() - HEAD_LENGTH) as u32;
+    let size = head.len() - HEAD_LENGTH;
+    let limit = u32::MAX;
+    let length = u32::try_from(size);
+    let length = length.map_err(|_| WireError::TooLarge { size, limit: limit as usize })?;
     head[..HEAD_LENGTH].copy_from_slice(&length.to_le_bytes());
     let mut parts = SmallVec::from_iter([head.freeze()]);
     parts.extend(payloads.iter().filter(|payload| !payload.is_empty()).cloned());

@@ -96,7 +96,7 @@ pub fn samples() -> Vec<(Message, Payloads)> {
     let [released, refused] = replies();
     let alone = |message| (message, Vec::new());
     vec![
-        alone(Message::Goodbye { reason: text() }),
+        alone(Message::Goodbye { reason: text(), is_done: true }),
         alone(Message::Heartbeat),
         alone(Message::Kill(kill)),
         alone(Message::Note { request: 4, note }),

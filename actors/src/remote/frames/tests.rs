@@ -115,10 +115,10 @@ fn before_the_other_side_is_trusted_a_packet_is_small_in_one_frame_or_in_many() 
 
 #[test]
 fn an_urgent_message_is_one_frame_or_none() {
-    let large = Message::Goodbye { reason: "x".repeat(FRAME_MAX) };
+    let large = Message::Goodbye { reason: "x".repeat(FRAME_MAX), is_done: true };
     let error = urgent(&large).unwrap_err().to_string();
     assert!(error.ends_with("allowed are 262144"), "{error}");
-    let last = Message::Goodbye { reason: "x".repeat(FRAME_MAX - 20) };
+    let last = Message::Goodbye { reason: "x".repeat(FRAME_MAX - 20), is_done: true };
     let (packets, _) = read(&bytes_of(&urgent(&last).unwrap()), PACKET_MAX);
     assert_eq!(packets, [(last, Vec::new())]);
 }

@@ -53,30 +53,40 @@ async fn a_heartbeat_and_a_kill_pass_a_packet_of_forty_mebibytes() {
     timeout(Duration::ZERO, is_empty).await.expect("all has been written");
 }
 
-#[tokio::test]
-async fn a_message_larger_than_the_limit_waits_alone_and_nothing_waits_behind_it() {
-    let (outbox, _reader) = linked(MIB);
+#[tokio::test(start_paused = true)]
+async fn more_than_the_limit_waits_for_one_who_reads_and_for_nobody_else() {
+    let (outbox, mut reader) = linked(MIB);
     outbox.send(&call(1), &mebibytes(3));
-    assert_eq!(why_closed(&outbox), None);
-    assert!(lock_sealed(&outbox.state).queued > 2 * MIB, "the other side takes 64 KiB");
     outbox.send(&call(2), &[]);
+    advance(PATIENCE - Duration::from_millis(1)).await;
+    assert!(lock_sealed(&outbox.state).queued > 2 * MIB, "the other side takes 64 KiB");
+    assert_eq!(why_closed(&outbox), None);
+    // Something is taken, not all.
+    let read = poll_fn(|cx| Pin::new(&mut std::pin::pin!(reader.next())).poll(cx).map(drop));
+    assert!(timeout(Duration::ZERO, read).await.is_err(), "it is not all there");
+    outbox.flush();
+    advance(Duration::from_millis(1)).await;
+    assert_eq!(outbox.stuck(10 * PATIENCE), None);
+    advance(PATIENCE).await;
+    outbox.send(&call(3), &[]);
     let reason = why_closed(&outbox).unwrap();
-    assert!(reason.starts_with("reads too slowly: 30"), "{reason}");
+    assert!(reason.starts_with("reads too slowly: "), "{reason}");
     let end = "bytes wait for it, allowed are 1048576 (link.max_queued)";
     assert!(reason.ends_with(end), "{reason}");
     let state = lock_sealed(&outbox.state);
     assert!(state.queued == 0 && state.current.is_empty() && state.normal.is_empty());
     drop(state);
-    outbox.send(&call(3), &mebibytes(1));
+    outbox.send(&call(4), &mebibytes(1));
     outbox.send_urgent(&Message::Heartbeat);
     assert_eq!(lock_sealed(&outbox.state).queued, 0, "nothing is taken any more");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn small_messages_wait_up_to_the_limit_and_not_beyond() {
     let (outbox, _reader) = linked(MIB);
     let mut taken = 0;
     let reason = loop {
+        advance(Duration::from_millis(10)).await;
         outbox.send(&call(1), &[vec![7; 1 << 10].into()]);
         match why_closed(&outbox) {
             Some(reason) => break reason,
@@ -102,7 +112,7 @@ async fn the_end_of_the_other_side_closes_it_and_the_first_reason_counts() {
 #[tokio::test]
 async fn an_urgent_message_of_more_than_a_frame_goes_in_line() {
     let (outbox, mut reader) = linked(10 * MIB);
-    let long = Message::Goodbye { reason: "x".repeat(MIB) };
+    let long = Message::Goodbye { reason: "x".repeat(MIB), is_done: true };
     outbox.send(&call(1), &mebibytes(1));
     outbox.send_urgent(&long);
     outbox.send_urgent(&Message::Heartbeat);
@@ -121,19 +131,21 @@ async fn it_is_stuck_when_something_waits_and_nothing_was_taken_for_so_long() {
     let limit = Duration::from_secs(10);
     let (outbox, mut reader) = linked(10 * MIB);
     advance(2 * limit).await;
-    assert!(!outbox.is_stuck(limit), "nothing waits");
+    assert_eq!(outbox.stuck(limit), None, "nothing waits");
     outbox.send(&call(1), &mebibytes(1));
     advance(limit - Duration::from_millis(1)).await;
-    assert!(!outbox.is_stuck(limit));
+    assert_eq!(outbox.stuck(limit), None);
     advance(Duration::from_millis(1)).await;
-    assert!(outbox.is_stuck(limit));
+    let reason = outbox.stuck(limit);
+    assert_eq!(reason.as_deref(), Some("has not read for 10s (link.heartbeat_timeout)"));
     // Something is taken, not all.
     let read = poll_fn(|cx| Pin::new(&mut std::pin::pin!(reader.next())).poll(cx).map(drop));
     assert!(timeout(Duration::ZERO, read).await.is_err(), "it is not all there");
     outbox.flush();
-    assert!(!outbox.is_stuck(limit));
+    assert_eq!(outbox.stuck(limit), None);
     advance(limit).await;
-    assert!(outbox.is_stuck(limit));
+    let reason = outbox.stuck(limit);
+    assert_eq!(reason.as_deref(), Some("has not read for 10s (link.heartbeat_timeout)"));
 }
 
 /// Takes everything and keeps it, as TLS does, until it may be passed on.
