@@ -8,9 +8,9 @@ LOST='executor [0-9]+ is lost'
 SILENT='executor ID is lost: was silent' # and not by a connection that ended
 SCHEDULED='all [0-9]+ tasks scheduled'
 UNDER_WAY='epoch [0-9]*[1-9][0-9] of [0-9]+' # the tenth or later: there are checkpoints
-ENDED_BY_SLURM='Error: .*Slurm ends job'
+ENDED_BY_SLURM='error: .*Slurm ends job'
 KILLED='^srun: error: .*: Killed' # said by Slurm, of an executor
-TOO_FEW_SLOTS='Error: .*needs 4 slots'
+TOO_FEW_SLOTS='error: .*needs 4 slots.*lost its executor: executor [0-9]+ was silent'
 
 PORT=7077
 
