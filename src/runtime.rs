@@ -249,8 +249,9 @@ impl Runtime {
         Ok(self.inner.system.add_executor(resources, worker_threads).await?)
     }
 
-    /// Takes an executor away, whatever runs on it: those gangs fail as by any loss of an executor.
-    /// Returns whether it was there.
+    /// Takes an executor away for good, whatever runs on it: those gangs fail as by any loss of an
+    /// executor. One in another process ends, is not started again, and may not join under its name
+    /// any more. Returns whether it was there.
     pub async fn remove_executor(&self, executor: ExecutorId, reason: impl Into<String>) -> bool {
         let message = RemoveExecutor { executor, reason: reason.into() };
         // No answer: the runtime is gone, and with it the executor.

@@ -22,6 +22,7 @@ mod greeting;
 mod guests;
 mod launches;
 mod listener;
+mod look_out;
 mod outbox;
 pub(crate) mod peer;
 mod remote_barrier;

@@ -46,7 +46,7 @@ pub(super) struct Children {
 const QUICK_END: Duration = Duration::from_secs(5);
 
 /// One that has not joined in this time is started again, if it can be elsewhere.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Pauses before one that ended quickly is started again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -168,8 +168,10 @@ struct Keeper {
 enum Ended {
     /// It is to be started again.
     Here,
-    /// So it is, but not on the same node, for it did not join or fell silent.
-    Elsewhere(String),
+    /// It fell silent: so it is, but not on the same node.
+    Elsewhere,
+    /// It did not even join, and why: as above.
+    InVain(String),
     /// The runtime ends, or the user took it away.
     ForEver,
 }
@@ -186,11 +188,12 @@ impl Keeper {
             let mut command = tokio::process::Command::from(command);
             let ended = match command.kill_on_drop(true).spawn() {
                 Ok(child) => self.keep(child).await,
-                Err(error) => Ended::Elsewhere(format!("it could not be started: {error}")),
+                Err(error) => Ended::InVain(format!("it could not be started: {error}")),
             };
             match ended {
                 Ended::Here => in_vain = 0,
-                Ended::Elsewhere(reason) => {
+                Ended::Elsewhere => (moves, in_vain) = (moves + 1, 0),
+                Ended::InVain(reason) => {
                     (moves, in_vain) = (moves + 1, in_vain + 1);
                     warn!("executor '{}': {reason}", self.name());
                     self.tell_those_who_wait(in_vain, &reason).await;
@@ -257,7 +260,7 @@ impl Keeper {
                     }
                     News::Lost(_, Loss::Silent) => {
                         self.kill(&mut child).await;
-                        return Ended::Elsewhere("it fell silent".to_owned());
+                        return Ended::Elsewhere;
                     }
                     News::Lost(_, Loss::Removed) => {
                         self.let_end(&mut child).await;
@@ -273,7 +276,7 @@ impl Keeper {
                     return if life.is_some() {
                         Ended::Here
                     } else {
-                        Ended::Elsewhere(format!("it has not joined for {JOIN_TIMEOUT:?}"))
+                        Ended::InVain(format!("it has not joined for {JOIN_TIMEOUT:?}"))
                     };
                 }
             }
@@ -292,7 +295,7 @@ impl Keeper {
             }
         }
         if life.is_none() {
-            return Ended::Elsewhere(format!("it ended before it had joined ({status})"));
+            return Ended::InVain(format!("it ended before it had joined ({status})"));
         }
         warn!("executor '{}' ended ({status})", self.name());
         Ended::Here

@@ -4,10 +4,11 @@ use super::auth::Token;
 use super::driver_link::{DriverLink, StageCalls};
 use super::greeting::{GreetingError, Link, Reader, introduce};
 use super::launches::Launches;
+use super::look_out::LookOut;
 use super::signals::Signals;
 use super::silence::Silence;
 use super::tls::ClientTls;
-use super::wire::{ExecutorHello, Message, Role, Welcome};
+use super::wire::{ExecutorHello, Message, Payloads, Role, Welcome, WireError};
 use crate::executor_actor::Superior;
 use crate::run_task::RunningTasks;
 use crate::threads::Threads;
@@ -293,25 +294,18 @@ impl Life {
         let mut asked_to_end: Option<(Instant, String)> = None;
         let held = link.release_held();
         tokio::pin!(held);
+        let look_out = LookOut::new();
+        let looks = look_out.run();
+        tokio::pin!(looks);
         loop {
             tokio::select! {
                 packet = reader.next() => {
                     silence.is_over();
-                    match packet {
-                        Ok(Some((Message::Goodbye { reason, is_done: true }, _))) => {
-                            return LinkEnd::Final(ExecutorEnd::Goodbye(reason));
-                        }
-                        Ok(Some((Message::Goodbye { reason, is_done: false }, _))) => {
-                            return LinkEnd::Final(ExecutorEnd::Left(reason));
-                        }
-                        Ok(Some((Message::Heartbeat, _))) => {}
-                        Ok(Some((message, payloads))) => {
-                            if let Err(reason) = launches.receive(message, payloads) {
-                                return LinkEnd::Lost(reason);
-                            }
-                        }
-                        Ok(None) => return LinkEnd::Lost("it closed the connection".to_owned()),
-                        Err(error) => return LinkEnd::Lost(error.to_string()),
+                    if let Ok(Some((Message::Reply { .. }, _))) = &packet {
+                        look_out.sync_came();
+                    }
+                    if let Some(end) = heard(packet, &mut launches) {
+                        return end;
                     }
                 }
                 reason = poll_fn(|cx| { link.put_tells(); link.outbox.poll_closed(cx) }) => {
@@ -328,6 +322,7 @@ impl Life {
                     link.outbox.send_urgent(&Message::Heartbeat);
                 }
                 () = &mut held => {}
+                () = &mut looks => {}
                 name = signals.next(), if asked_to_end.is_none() => {
                     let reason = format!("got {name}");
                     // First: as above.
@@ -343,6 +338,27 @@ impl Life {
                 }
             }
         }
+    }
+}
+
+/// Whether what the driver says, or that it says nothing more, ends the link.
+fn heard(
+    packet: Result<Option<(Message, Payloads)>, WireError>,
+    launches: &mut Launches,
+) -> Option<LinkEnd> {
+    match packet {
+        Ok(Some((Message::Goodbye { reason, is_done: true }, _))) => {
+            Some(LinkEnd::Final(ExecutorEnd::Goodbye(reason)))
+        }
+        Ok(Some((Message::Goodbye { reason, is_done: false }, _))) => {
+            Some(LinkEnd::Final(ExecutorEnd::Left(reason)))
+        }
+        Ok(Some((Message::Heartbeat, _))) => None,
+        Ok(Some((message, payloads))) => {
+            launches.receive(message, payloads).err().map(LinkEnd::Lost)
+        }
+        Ok(None) => Some(LinkEnd::Lost("it closed the connection".to_owned())),
+        Err(error) => Some(LinkEnd::Lost(error.to_string())),
     }
 }
 

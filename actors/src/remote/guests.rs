@@ -2,6 +2,7 @@
 
 use super::greeting::{Guest, Link, Reader, greet, say_goodbye};
 use super::listener::{Host, LinkConfig, LinkEvent, Loss};
+use super::look_out::LookOut;
 use super::remote_executor::{Disconnected, RemoteExecutor, RemoteExecutorActor, name_of};
 use super::silence::Silence;
 use super::wire::{DriverStatus, ExecutorHello, Message, Role, Welcome, WireError};
@@ -31,6 +32,7 @@ pub(crate) struct Guests {
     /// By the name that an executor gives.
     known: Mutex<HashMap<Arc<str>, Known>>,
     pub(crate) end: CancellationToken,
+    pub(crate) look_out: LookOut,
 }
 
 /// An executor that was here before, or is.
@@ -73,7 +75,8 @@ const LEAVING_MAX: Duration = Duration::from_secs(10);
 
 impl Guests {
     pub(crate) fn new(config: LinkConfig, host: Host, end: CancellationToken) -> Self {
-        Guests { config, host, known: Mutex::default(), end }
+        let (known, look_out) = (Mutex::default(), LookOut::new());
+        Guests { config, host, known, end, look_out }
     }
 
     /// To all executors, at once and from any thread, as far as the system takes it.
@@ -273,6 +276,9 @@ impl Guests {
                             return End { reason, loss: Loss::Told };
                         }
                         Ok(Some((message, payloads))) => {
+                            if let Message::Request { .. } = message {
+                                self.look_out.sync_came();
+                            }
                             if let Err(reason) = remote.receive(message, payloads) {
                                 return lost(reason);
                             }

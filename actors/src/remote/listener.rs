@@ -205,6 +205,8 @@ async fn run(socket: TcpListener, guests: Arc<Guests>) {
     let mut connections: JoinSet<()> = JoinSet::new();
     let mut greetings: JoinSet<Option<Guest>> = JoinSet::new();
     let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
+    let look_out = guests.look_out.run();
+    tokio::pin!(look_out);
     loop {
         tokio::select! {
             accepted = socket.accept() => match accepted {
@@ -231,6 +233,7 @@ async fn run(socket: TcpListener, guests: Arc<Guests>) {
                 }
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = &mut look_out => {}
             () = guests.end.cancelled() => break,
         }
     }

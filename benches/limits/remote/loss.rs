@@ -87,6 +87,10 @@ fn killed(bench: &mut Bench) -> Fallible<()> {
     let mut events = runtime.subscribe();
     let (mut detected, mut met) = (Samples::new(), Samples::new());
     for _ in 0..kills {
+        // The one that was killed last has been replaced.
+        while pollster::block_on(runtime.status()).executors.len() < 5 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let stage = Stage::named("meet", vec![2_u32; 4]).max_infrastructure_failures(1);
         let handle = stage.run::<u32>(&runtime);
         let start = signal("-9", victim_of(&handle))?;

@@ -12,15 +12,17 @@ async fn missed(silence: &mut Silence) -> u32 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_as_many_heartbeats_as_fit_in_the_timeout_and_one_more() {
-    for (limit, expected) in [(10, 11), (1, 2), (0, 2)] {
+async fn silence_ends_half_a_heartbeat_after_the_timeout() {
+    for (limit, expected) in [(10, 11), (1, 2)] {
         let started = Instant::now();
         let mut silence = Silence::new(INTERVAL, limit * INTERVAL);
         assert_eq!(missed(&mut silence).await, expected);
-        assert_eq!(started.elapsed(), expected * INTERVAL);
+        assert_eq!(started.elapsed(), limit * INTERVAL + INTERVAL / 2);
     }
-    let mut silence = Silence::new(INTERVAL, INTERVAL * 5 / 2);
-    assert_eq!(missed(&mut silence).await, 4, "a part of an interval is one");
+    for limit in [Duration::ZERO, INTERVAL / 3] {
+        let mut silence = Silence::new(INTERVAL, limit);
+        assert_eq!(missed(&mut silence).await, 2, "one heartbeat may be missing");
+    }
 }
 
 #[tokio::test(start_paused = true)]
