@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use support_cluster::executor::Process;
 use support_cluster::processes::{executors_here, gone, pid_of, send, stop};
-use support_cluster::tasks::{Fault, Hold, Stepped, Steps};
+use support_cluster::tasks::{Fault, Hold, Stepped, Steps, say};
 use support_cluster::{
     alone, attempts, eventually, failure, joined, listening, lost, met, processes, quick, registry,
     until, watchful,
@@ -37,19 +37,19 @@ fn drive_processes() {
     let stage = Stage::named("await_end_blocking", [(); 3]).max_attempts(1).run::<u32>(&runtime);
     met(&mut events, stage.id());
     let pids: Vec<String> = executors_here().into_iter().map(|(_, pid)| pid.to_string()).collect();
-    eprintln!("\ngang on {}", pids.join(" "));
-    eprintln!("\nresult {:?}", stage.wait().unwrap());
+    say(format!("\ngang on {}", pids.join(" ")));
+    say(format!("\nresult {:?}", stage.wait().unwrap()));
     runtime.shutdown_blocking(SOON).unwrap();
 }
 
 /// A driver that only listens, and tells where. A gang of this code runs on its executors.
 fn drive_listening(code: &str) {
     let (runtime, mut events, address) = listening(watchful());
-    eprintln!("\nlistens {address}");
+    say(format!("\nlistens {address}"));
     let stage = Stage::named(code, [(); 2]).max_attempts(1).run::<u32>(&runtime);
     met(&mut events, stage.id());
-    eprintln!("\ngang on 2");
-    eprintln!("\nresult {:?}", stage.wait().unwrap());
+    say(format!("\ngang on 2"));
+    say(format!("\nresult {:?}", stage.wait().unwrap()));
     runtime.shutdown_blocking(SOON).unwrap();
 }
 

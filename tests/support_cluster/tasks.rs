@@ -6,6 +6,7 @@ use phalanx::{
     SyncError, TaskContext, TaskResult, blocking,
 };
 use serde::{Deserialize, Serialize};
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -178,7 +179,7 @@ async fn last_words(ctx: BarrierTaskContext, (): ()) -> TaskResult<(u32, u64, St
     let reason = ctx.kill_reason().unwrap_or_default();
     if reason.starts_with("its executor got SIGTERM") {
         let saved = ctx.checkpoint(7, &reason).await;
-        eprintln!("\nlast words: {saved:?}");
+        say(format!("\nlast words: {saved:?}"));
     }
     Err(reason.into())
 }
@@ -211,7 +212,7 @@ fn await_end_blocking(ctx: blocking::BarrierTaskContext, (): ()) -> TaskResult<u
 
 fn end(ctx: &TaskContext, met: Result<(), SyncError>) -> TaskResult<u32> {
     if let (0, Some(reason)) = (ctx.stage_attempt_number(), ctx.kill_reason()) {
-        eprintln!("\nkilled: {reason}");
+        say(format!("\nkilled: {reason}"));
         return Err(reason.into());
     }
     Ok(met.map(|()| ctx.stage_attempt_number())?)
@@ -248,4 +249,9 @@ fn nested(_: blocking::BarrierTaskContext, (): ()) -> TaskResult<String> {
 fn process_of(ctx: blocking::BarrierTaskContext, fail: bool) -> TaskResult<(usize, u32)> {
     assert!(ctx.task_infos().is_empty(), "it is no gang");
     if fail { Err("as asked".into()) } else { Ok((ctx.rank(), std::process::id())) }
+}
+
+/// In one piece: several processes write to the same pipe.
+pub fn say(line: String) {
+    std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
