@@ -48,7 +48,7 @@ fn drive_listening(code: &str) {
     say(format!("\nlistens {address}"));
     let stage = Stage::named(code, [(); 2]).max_attempts(1).run::<u32>(&runtime);
     met(&mut events, stage.id());
-    say(format!("\ngang on 2"));
+    say("\ngang on 2".to_owned());
     say(format!("\nresult {:?}", stage.wait().unwrap()));
     runtime.shutdown_blocking(SOON).unwrap();
 }
