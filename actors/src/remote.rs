@@ -15,6 +15,7 @@
 
 mod auth;
 mod client;
+mod clients;
 mod driver_link;
 mod executor_process;
 mod frames;

@@ -25,6 +25,9 @@ use tracing::{info, warn};
 /// started again on a node that is left. For that the allocation must be made with `--no-kill`, or
 /// one dead node ends it all. An executor has `PHALANX_SLOTS` slots, or as many as Slurm gives cpus
 /// to it.
+///
+/// A stage waits for an allocation that is asked for as long as for any slots:
+/// `slot_check.max_failures` times `slot_check.interval`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slurm {
     nodes: Option<u32>,

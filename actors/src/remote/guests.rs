@@ -3,16 +3,13 @@
 use super::greeting::{Guest, Link, Reader, greet, say_goodbye};
 use super::listener::{Host, LinkConfig, LinkEvent, Loss};
 use super::look_out::LookOut;
-use super::remote_executor::{Disconnected, RemoteExecutor, RemoteExecutorActor, name_of};
+use super::remote_executor::{Disconnected, RemoteExecutor, RemoteExecutorActor};
 use super::silence::Silence;
-use super::wire::{DriverStatus, ExecutorHello, Message, Role, Welcome, WireError};
+use super::wire::{ExecutorHello, Message, Role, Welcome, WireError};
 use crate::task::lock;
-use crate::{
-    CancelStage, ExecutorLink, GetStageStatus, GetStatus, GetSyncStatus, JoinExecutor,
-    RuntimeStatus,
-};
+use crate::{ExecutorLink, JoinExecutor};
 use actix::prelude::*;
-use phalanx_protocol::{ExecutorId, ExecutorJoined, Incarnation, StageId, StagePhase};
+use phalanx_protocol::{ExecutorId, ExecutorJoined, Incarnation};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -21,27 +18,27 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 /// The connections of a driver.
 pub(crate) struct Guests {
-    config: LinkConfig,
-    host: Host,
+    pub(super) config: LinkConfig,
+    pub(super) host: Host,
     /// By the name that an executor gives.
-    known: Mutex<HashMap<Arc<str>, Known>>,
+    pub(super) known: Mutex<HashMap<Arc<str>, Known>>,
     pub(crate) end: CancellationToken,
     pub(crate) look_out: LookOut,
 }
 
 /// An executor that was here before, or is.
-struct Known {
-    executor: ExecutorId,
+pub(super) struct Known {
+    pub(super) executor: ExecutorId,
     /// Of its last life.
     incarnation: Incarnation,
     /// While it is here.
-    current: Option<Arc<RemoteExecutor>>,
+    pub(super) current: Option<Arc<RemoteExecutor>>,
     /// By the user: it must not come back.
     is_removed: bool,
 }
@@ -70,7 +67,7 @@ struct End {
     loss: Loss,
 }
 
-/// How long one who leaves may still ask, so that its tasks can save their work.
+/// How long one who leaves may still ask once the driver ends.
 const LEAVING_MAX: Duration = Duration::from_secs(10);
 
 impl Guests {
@@ -215,27 +212,45 @@ impl Guests {
         let reported = reason.clone();
         self.tell(LinkEvent::Lost { name: name.clone(), incarnation, reason: reported, loss });
         if loss == Loss::Told {
-            // Its tasks may still save their work.
-            let rest = async {
-                while let Ok(Some((message, payloads))) = reader.next().await {
-                    if let Message::Call { .. } | Message::Heartbeat = message
-                        && remote.receive(message, payloads).is_err()
-                    {
-                        break;
-                    }
-                }
-            };
-            let closed = poll_fn(|cx| remote.outbox.poll_closed(cx));
-            tokio::select! {
-                _ = timeout(LEAVING_MAX, rest) => {}
-                _ = closed => {}
-            }
+            self.see_off(&remote, &mut reader).await;
         }
         remote.outbox.close(&reason);
         if let Some(known) = lock(&self.known).get_mut(&name)
             && known.incarnation == incarnation
         {
             known.current = None;
+        }
+    }
+
+    /// Tasks of one who leaves may save their work until it is gone.
+    async fn see_off(&self, remote: &Arc<RemoteExecutor>, reader: &mut Reader) {
+        let LinkConfig { heartbeat_interval, heartbeat_timeout, .. } = self.config;
+        let mut silence = Silence::new(heartbeat_interval, heartbeat_timeout);
+        let too_late = async {
+            self.end.cancelled().await;
+            sleep(LEAVING_MAX).await;
+        };
+        tokio::pin!(too_late);
+        loop {
+            tokio::select! {
+                packet = reader.next() => {
+                    silence.is_over();
+                    let Ok(Some((message, payloads))) = packet else { return };
+                    if let Message::Call { .. } = message
+                        && remote.receive(message, payloads).is_err()
+                    {
+                        return;
+                    }
+                }
+                _ = poll_fn(|cx| remote.outbox.poll_closed(cx)) => return,
+                is_lost = silence.next() => {
+                    if is_lost || remote.outbox.stuck(heartbeat_timeout).is_some() {
+                        return;
+                    }
+                    remote.outbox.send_urgent(&Message::Heartbeat);
+                }
+                () = &mut too_late => return,
+            }
         }
     }
 
@@ -310,62 +325,6 @@ impl Guests {
         }
     }
 
-    async fn serve_client(&self, mut link: Link) {
-        loop {
-            let packet = tokio::select! {
-                packet = timeout(CLIENT_IDLE_MAX, link.reader.next()) => packet,
-                () = self.end.cancelled() => {
-                    return say_goodbye(&link.outbox, DRIVER_ENDS, true).await;
-                }
-            };
-            let Ok(Ok(Some((message, _)))) = packet else { return };
-            let answer = match message {
-                Message::GetStatus => Message::Status(self.status().await),
-                Message::Cancel { stage, reason } => {
-                    Message::Cancelled(self.cancel(stage, reason).await)
-                }
-                Message::Heartbeat => continue,
-                other => {
-                    debug!("a client said {}", name_of(&other));
-                    return say_goodbye(&link.outbox, "clients only ask and cancel", false).await;
-                }
-            };
-            link.outbox.send(&answer, &[]);
-            let written = timeout(CLIENT_IDLE_MAX, poll_fn(|cx| link.outbox.poll_empty(cx)));
-            tokio::select! {
-                written = written => if written.is_err() { return },
-                () = self.end.cancelled() => return,
-            }
-        }
-    }
-
-    async fn status(&self) -> DriverStatus {
-        let scheduler = &self.host.scheduler;
-        let empty = RuntimeStatus { executors: Vec::new(), stages: Vec::new() };
-        let runtime = scheduler.send(GetStatus).await.unwrap_or(empty);
-        let mut syncs = Vec::new();
-        for stage in &runtime.stages {
-            // No answer: the runtime ends.
-            syncs.extend(scheduler.send(GetSyncStatus(stage.stage)).await.ok().flatten());
-        }
-        let known = lock(&self.known);
-        let here = known.iter().filter(|(_, known)| known.current.is_some());
-        let mut names: Vec<_> = here.map(|(name, it)| (it.executor, name.clone())).collect();
-        names.sort();
-        let application = self.config.program.application.clone();
-        DriverStatus { application, runtime, syncs, names }
-    }
-
-    async fn cancel(&self, stage: StageId, reason: String) -> bool {
-        let scheduler = &self.host.scheduler;
-        let status = scheduler.send(GetStageStatus(stage)).await.ok().flatten();
-        let runs = status.is_some_and(|status| status.phase != StagePhase::Ended);
-        if runs {
-            scheduler.do_send(CancelStage { stage, reason });
-        }
-        runs
-    }
-
     fn tell(&self, event: LinkEvent) {
         if let Some(events) = &self.config.events {
             // Who listened may have ended.
@@ -382,7 +341,4 @@ fn supersede(former: &RemoteExecutor) {
     former.outbox.close(reason);
 }
 
-const DRIVER_ENDS: &str = "the driver has ended";
-
-/// A client that says nothing for so long is cut off.
-const CLIENT_IDLE_MAX: Duration = Duration::from_secs(60);
+pub(super) const DRIVER_ENDS: &str = "the driver has ended";

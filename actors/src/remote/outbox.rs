@@ -36,7 +36,7 @@ struct State {
     queued: usize,
     /// Whether the writer may hold something back.
     is_unflushed: bool,
-    /// When the socket last took something, or had taken all.
+    /// When the socket last took something, or, later than that, something began to wait.
     progress: Instant,
     /// Why nothing is sent any more.
     closed: Option<String>,
@@ -79,6 +79,7 @@ impl Outbox {
             Ok(frame) => {
                 let mut state = lock_sealed(&self.state);
                 if state.closed.is_none() {
+                    state.begin_to_wait();
                     state.queued += size_of_frame(&frame);
                     state.urgent.push_back(frame);
                     state.write();
@@ -160,6 +161,13 @@ fn size_of_frame(frame: &Frame) -> usize {
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl State {
+    /// Something is about to be put in line. While nothing was there, nothing had to be taken.
+    fn begin_to_wait(&mut self) {
+        if self.queued == 0 {
+            self.progress = Instant::now();
+        }
+    }
+
     fn has_waited(&self, after: Duration) -> bool {
         self.queued > 0 && self.progress.elapsed() >= after
     }
@@ -178,6 +186,7 @@ impl State {
         if self.closed.is_some() {
             return;
         }
+        self.begin_to_wait();
         for frame in frames {
             self.queued += size_of_frame(&frame);
             self.normal.push_back(frame);

@@ -82,6 +82,19 @@ async fn more_than_the_limit_waits_for_one_who_reads_and_for_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_link_that_had_nothing_to_say_for_long_takes_more_than_the_limit() {
+    let (outbox, mut reader) = linked(MIB);
+    advance(100 * PATIENCE).await;
+    outbox.send(&call(1), &mebibytes(3));
+    assert_eq!(why_closed(&outbox), None);
+    let large = tokio::select! {
+        packet = reader.next() => packet.unwrap().unwrap(),
+        reason = poll_fn(|cx| outbox.poll_closed(cx)) => panic!("{reason}"),
+    };
+    assert!(large == (call(1), mebibytes(3).to_vec()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn small_messages_wait_up_to_the_limit_and_not_beyond() {
     let (outbox, _reader) = linked(MIB);
     let mut taken = 0;
