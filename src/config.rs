@@ -41,6 +41,10 @@ pub struct Config {
     pub stage_retry_delay: Duration,
     /// `stage.max_tasks`: largest stage taken.
     pub stage_max_tasks: u32,
+    /// `dynamic_allocation.enabled`: executors come and go by policy, so that no gang can count on
+    /// them: barrier stages are refused. Executors that join or are lost by chance are fine
+    /// without it.
+    pub dynamic_allocation_enabled: bool,
     /// `kill.grace`: a killed task that still runs after this is named in log and status.
     pub kill_grace: Duration,
     /// `kill.zombie_deadline`: after this its executor is given up, with all that runs on it;
@@ -87,6 +91,7 @@ impl Default for Config {
             stage_max_infrastructure_failures: 16,
             stage_retry_delay: Duration::from_millis(200),
             stage_max_tasks: 1_000_000,
+            dynamic_allocation_enabled: false,
             kill_grace: Duration::from_secs(5),
             kill_zombie_deadline: None,
             queue_max_stages: 100_000,
@@ -265,6 +270,7 @@ impl Config {
             kill_grace: self.kill_grace,
             zombie_deadline: self.kill_zombie_deadline,
             queue_max: self.queue_max_stages,
+            dynamic_allocation: self.dynamic_allocation_enabled,
         }
     }
 }

@@ -21,6 +21,7 @@
 //!
 //! - [`Runtime`]: slots and threads, started inside any program, async or not.
 //! - [`Stage`]: what to run; [`StageHandle`]: await, cancel, watch it.
+//! - [`Dataset`]: rows in partitions, whose stages may be gangs; [`JobHandle`]: a job on one.
 //! - [`BarrierTaskContext`] (and [`blocking::BarrierTaskContext`]): what a task can do.
 //! - [`Config`]: every limit, with its default.
 //! - [`simulation`]: what would happen, in virtual time.
@@ -32,6 +33,7 @@ mod checkpoint;
 pub mod cluster;
 mod codec;
 mod config;
+pub mod dataset;
 mod event_stream;
 mod program;
 mod reduce;
@@ -51,14 +53,16 @@ pub use barrier_task_context::{BarrierTaskContext, CollectiveError};
 pub use checkpoint::{CheckpointError, Restored};
 pub use cluster::{Cluster, ClusterError};
 pub use config::{Config, ConfigError};
+pub use dataset::{BarrierDataset, Dataset, JobControl, JobError, JobHandle, Rows};
 pub use event_stream::{EventStream, EventStreamError};
 pub use phalanx_actors::remote::{TlsFiles, Token};
-pub use phalanx_actors::{BoxError, EventRecord, RuntimeStatus, SyncStatus};
+pub use phalanx_actors::{BoxError, EventRecord, JobStatus, JobsStatus, RuntimeStatus, SyncStatus};
 pub use phalanx_protocol::{
-    Epoch, ExecutorId, ExecutorResources, ExecutorStatus, FailureCause, Incarnation, LeaveReason,
-    OnFailure, PartitionId, PartitionRanges, RuntimeEvent, StageAttemptId, StageFailure, StageId,
-    StagePhase, StageStatus, SyncError, SyncMethod, TaskAttemptId, TaskFailure, TaskInfo,
-    TaskOrigin, TaskOutcome, TaskStatus,
+    DatasetInfo, Epoch, ExecutorId, ExecutorResources, ExecutorStatus, FailureCause, FetchFailed,
+    Incarnation, JobFailure, JobId, LeaveReason, OnFailure, PartitionId, PartitionRanges,
+    PlannedStage, RuntimeEvent, StageAttemptId, StageFailure, StageId, StagePhase, StageRole,
+    StageStatus, SyncError, SyncMethod, TaskAttemptId, TaskFailure, TaskInfo, TaskOrigin,
+    TaskOutcome, TaskStatus, UnsupportedChain,
 };
 pub use program::main;
 pub use reduce::{Numbers, ReduceError, ReduceOp, Reducible};

@@ -3,12 +3,15 @@
 use crate::cluster::RunningCluster;
 use crate::event_stream::EventStream;
 use crate::{
-    Cluster, ClusterError, Config, ConfigError, ExecutorId, ExecutorResources, PartitionId,
-    Registry, RuntimeStatus, StageAttemptId, StageId, TaskAttemptId,
+    Cluster, ClusterError, Config, ConfigError, ExecutorId, ExecutorResources, JobId, JobsStatus,
+    PartitionId, Registry, RuntimeStatus, StageAttemptId, StageId, TaskAttemptId,
 };
 use actix::Addr;
 use phalanx_actors::testing::ManualTimer;
-use phalanx_actors::{ActorSystem, GetStatus, RemoveExecutor, SystemConfig, TaskSchedulerActor};
+use phalanx_actors::{
+    ActorSystem, GetJobs, GetStatus, MapOutputs, PlannerActor, RemoveExecutor, SystemConfig,
+    TaskSchedulerActor,
+};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +36,7 @@ struct Inner {
     registry: Option<Registry>,
     cluster: Option<RunningCluster>,
     next_stage: AtomicU64,
+    next_job: AtomicU64,
 }
 
 /// What a runtime is started with; see [`Runtime::builder`].
@@ -192,8 +196,8 @@ impl RuntimeBuilder {
             cluster.start(&system, registry, &config)
         });
         let cluster = cluster.transpose()?;
-        let next_stage = AtomicU64::new(0);
-        let inner = Inner { system, config, registry, cluster, next_stage };
+        let (next_stage, next_job) = Default::default();
+        let inner = Inner { system, config, registry, cluster, next_stage, next_job };
         Ok((Runtime { inner: Arc::new(inner) }, events))
     }
 }
@@ -303,6 +307,25 @@ impl Runtime {
     /// Where executors of other processes dial in, if the runtime was started with a [`Cluster`].
     pub fn listen_address(&self) -> Option<SocketAddr> {
         self.inner.cluster.as_ref().map(|cluster| cluster.address)
+    }
+
+    /// The jobs that have no result yet, and how many outputs of map stages are kept. Empty after a
+    /// shutdown.
+    pub async fn jobs(&self) -> JobsStatus {
+        let empty = JobsStatus { jobs: Vec::new(), map_stages: 0, map_outputs: 0 };
+        self.inner.system.planner().send(GetJobs).await.unwrap_or(empty)
+    }
+
+    pub(crate) fn planner(&self) -> &Addr<PlannerActor> {
+        self.inner.system.planner()
+    }
+
+    pub(crate) fn map_outputs(&self) -> &MapOutputs {
+        self.inner.system.map_outputs()
+    }
+
+    pub(crate) fn next_job_id(&self) -> JobId {
+        JobId(self.inner.next_job.fetch_add(1, Ordering::Relaxed))
     }
 
     pub(crate) fn has_cluster(&self) -> bool {

@@ -179,6 +179,30 @@ impl Stage<Tasks> {
     }
 }
 
+/// For the stages of jobs, which are made from settings.
+impl Stage<Tasks> {
+    pub(crate) fn name_of(&self) -> &str {
+        &self.options.name
+    }
+
+    pub(crate) fn on_failure_of(&self) -> OnFailure {
+        self.options.on_failure
+    }
+
+    pub(crate) fn of_kind(mut self, kind: StageKind) -> Self {
+        self.options.kind = kind;
+        self
+    }
+
+    pub(crate) fn spec_of(&self, num_tasks: usize, config: &Config) -> Result<StageSpec, String> {
+        spec(self.options.clone(), num_tasks, config)
+    }
+
+    pub(crate) fn shared(&self, runtime: &Runtime, num_tasks: usize) -> Arc<StageShared> {
+        shared(runtime, &self.options, num_tasks).0
+    }
+}
+
 impl<P> Stage<P> {
     /// A name for logs, status and checkpoints. Default: `stage`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -263,11 +287,11 @@ impl<P> Stage<P> {
     }
 }
 
-fn payload<T: Send + 'static>(value: T) -> Payload {
+pub(crate) fn payload<T: Send + 'static>(value: T) -> Payload {
     Box::new(value)
 }
 
-fn context(task: Arc<Task>, shared: &Arc<StageShared>) -> BarrierTaskContext {
+pub(crate) fn context(task: Arc<Task>, shared: &Arc<StageShared>) -> BarrierTaskContext {
     BarrierTaskContext::new(TaskContext::begin(task, shared.clone()))
 }
 
@@ -305,12 +329,18 @@ fn submit_closure<T: 'static>(
     body: impl FnOnce(Arc<StageShared>) -> TaskBody,
 ) -> StageHandle<T> {
     let is_remote = runtime.has_cluster();
-    submit(runtime, num_tasks, options, value_of::<T>, |shared| match is_remote {
-        false => Ok(body(shared)),
-        true => Err("its code is a closure, and the runtime's executors are other processes: \
+    submit(
+        runtime,
+        num_tasks,
+        options,
+        |value| Ok(value_of(value)),
+        |shared| match is_remote {
+            false => Ok(body(shared)),
+            true => Err("its code is a closure, and the runtime's executors are other processes: \
                      register the code by name and use Stage::named"
-            .to_owned()),
-    })
+                .to_owned()),
+        },
+    )
 }
 
 /// `read`: makes the values of what the tasks hand over.
@@ -322,23 +352,16 @@ fn submit<T: 'static>(
     body: impl FnOnce(Arc<StageShared>) -> Result<TaskBody, String>,
 ) -> StageHandle<T> {
     let config = runtime.config();
-    let directory =
-        options.checkpoint_directory.clone().or_else(|| config.checkpoint_directory.clone());
-    let checkpoints =
-        Checkpoints::new(directory, &options.name, config.checkpoint_keep, options.resume);
-    let progress = StageProgress::new(num_tasks.min(config.stage_max_tasks as usize));
+    let (shared, progress) = shared(runtime, &options, num_tasks);
     let (id, scheduler) = (runtime.next_stage_id(), runtime.scheduler().clone());
     let (ended, end) = oneshot::channel();
     let (outcome, watched) = watch::channel(None);
     let name = options.name.as_str().into();
-    let control =
-        StageControl { id, name, progress: progress.clone(), scheduler, outcome: watched };
-    let max_message_size = config.sync_max_message_size;
-    let side = StageSide::Here { progress, checkpoints };
-    let body = body(Arc::new(StageShared { max_message_size, side, fold: SharedFold::default() }));
+    let control = StageControl { id, name, progress, scheduler, outcome: watched };
+    let body = body(shared);
     match spec(options, num_tasks, config).and_then(|spec| Ok((spec, body?))) {
         Ok((spec, body)) => {
-            let submit = SubmitStage { stage: id, spec };
+            let submit = SubmitStage { stage: id, spec, of_job: None };
             runtime.scheduler().do_send(Submit { submit, body, ended, outcome });
         }
         Err(reason) => {
@@ -351,6 +374,24 @@ fn submit<T: 'static>(
     StageHandle::new(control, end, read)
 }
 
-fn value_of<T: 'static>(payload: Payload) -> Result<T, String> {
-    Ok(*payload.downcast().expect("the stage's own code made the value"))
+/// What the tasks of a stage share, and what they report.
+fn shared(
+    runtime: &Runtime,
+    options: &Options,
+    num_tasks: usize,
+) -> (Arc<StageShared>, Arc<StageProgress>) {
+    let config = runtime.config();
+    let directory =
+        options.checkpoint_directory.clone().or_else(|| config.checkpoint_directory.clone());
+    let checkpoints =
+        Checkpoints::new(directory, &options.name, config.checkpoint_keep, options.resume);
+    let progress = StageProgress::new(num_tasks.min(config.stage_max_tasks as usize));
+    let side = StageSide::Here { progress: progress.clone(), checkpoints };
+    let max_message_size = config.sync_max_message_size;
+    let shared = StageShared { max_message_size, side, fold: SharedFold::default() };
+    (Arc::new(shared), progress)
+}
+
+pub(crate) fn value_of<T: 'static>(payload: Payload) -> T {
+    *payload.downcast().expect("the stage's own code made the value")
 }

@@ -5,7 +5,9 @@ use crate::remote_stage::StageSide;
 use crate::{CheckpointError, Restored, StageAttemptId, StageId, SyncError, codec};
 use bytes::Bytes;
 use phalanx_actors::Task;
-use phalanx_protocol::{Addresses, PartitionId, TaskAttemptId, TaskFailure, TaskInfo, TaskOutcome};
+use phalanx_protocol::{
+    Addresses, ExecutorId, PartitionId, TaskAttemptId, TaskFailure, TaskInfo, TaskOutcome,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -115,6 +117,11 @@ impl TaskContext {
     /// The task attempt, unique in the runtime.
     pub fn task_attempt_id(&self) -> TaskAttemptId {
         self.task.task_attempt()
+    }
+
+    /// The executor that runs it.
+    pub fn executor(&self) -> ExecutorId {
+        self.task.executor()
     }
 
     /// Where every task of the gang runs, by partition: executor and its address. Empty in a plain

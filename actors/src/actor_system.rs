@@ -7,7 +7,8 @@ use crate::task::lock;
 use crate::testing::ManualTimer;
 use crate::threads::Threads;
 use crate::{
-    EventBus, ExecutorActor, Shutdown, Task, TaskSchedulerActor, TimerActor, TimerRequest,
+    EventBus, ExecutorActor, MapOutputs, PlannerActor, Shutdown, Task, TaskSchedulerActor,
+    TimerActor, TimerRequest,
 };
 use actix::prelude::*;
 use phalanx_protocol::{ExecutorId, ExecutorResources, Incarnation, SchedulerConfig};
@@ -30,6 +31,8 @@ use tracing::{error, warn};
 pub struct ActorSystem {
     system: System,
     scheduler: Addr<TaskSchedulerActor>,
+    planner: Addr<PlannerActor>,
+    map_outputs: MapOutputs,
     manual_timer: Option<Addr<ManualTimer>>,
     events: EventBus,
     threads: Threads,
@@ -65,6 +68,8 @@ pub struct StartError {
 struct Started {
     system: System,
     scheduler: Addr<TaskSchedulerActor>,
+    planner: Addr<PlannerActor>,
+    map_outputs: MapOutputs,
     manual_timer: Option<Addr<ManualTimer>>,
 }
 
@@ -99,11 +104,13 @@ impl ActorSystem {
         let started = started
             .recv()
             .map_err(|error| StartError { what: "control", source: gone(error) })??;
-        let Started { system, scheduler, manual_timer } = started;
+        let Started { system, scheduler, planner, map_outputs, manual_timer } = started;
         let next_executor = Arc::default();
         Ok(ActorSystem {
             system,
             scheduler,
+            planner,
+            map_outputs,
             manual_timer,
             events,
             threads,
@@ -152,6 +159,16 @@ impl ActorSystem {
     /// The scheduler's address: `Submit`, `CancelStage`, `GetStatus` and so on.
     pub fn scheduler(&self) -> &Addr<TaskSchedulerActor> {
         &self.scheduler
+    }
+
+    /// The planner's address: `RunJob`, `GetJobs` and so on.
+    pub fn planner(&self) -> &Addr<PlannerActor> {
+        &self.planner
+    }
+
+    /// What the map stages of its jobs have made.
+    pub fn map_outputs(&self) -> &MapOutputs {
+        &self.map_outputs
     }
 
     /// What happens, from now on.
@@ -301,5 +318,8 @@ fn start_actors(
         events.clone(),
     );
     let scheduler = scheduler.with_gathered_timers(manual_timer.is_none()).start();
-    Ok(Started { system: System::current(), scheduler, manual_timer })
+    let map_outputs = MapOutputs::default();
+    let planner = PlannerActor::new(scheduler.clone(), map_outputs.clone(), events.clone());
+    let (system, planner) = (System::current(), planner.start());
+    Ok(Started { system, scheduler, planner, map_outputs, manual_timer })
 }

@@ -1,6 +1,8 @@
 //! Tells those who watch what happens, and the log.
 
-use phalanx_protocol::{RuntimeEvent, StageFailure, StageSpec, TaskOutcome};
+use phalanx_protocol::{
+    JobFailure, JobId, RuntimeEvent, StageFailure, StageId, StageSpec, TaskOutcome,
+};
 use serde::{Deserialize, Serialize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime};
@@ -127,12 +129,35 @@ fn log(event: &RuntimeEvent) {
         RuntimeEvent::RoundFailed { attempt, epoch, error } => {
             info!(%attempt, %epoch, "round failed: {error}");
         }
-        RuntimeEvent::StageCompleted { stage, attempts, failure } => match failure {
-            None => info!(%stage, attempts, "stage {stage} succeeded, attempts: {attempts}"),
-            Some(StageFailure::Cancelled { reason }) => {
-                info!(%stage, attempts, %reason, "stage {stage} was cancelled: {reason}");
-            }
-            Some(failure) => warn!(%stage, attempts, "stage {stage} {failure}"),
-        },
+        RuntimeEvent::JobStarted { job, name, stages } => {
+            info!(%job, %name, stages = stages.len(), "job {job} '{name}' started");
+        }
+        RuntimeEvent::OutputsForgotten { stage, partitions } => {
+            warn!(%stage, %partitions, "outputs of map stage {stage} are gone: {partitions}");
+        }
+        RuntimeEvent::JobEnded { job, failure } => log_end_of_job(*job, failure.as_ref()),
+        RuntimeEvent::StageCompleted { stage, attempts, failure } => {
+            log_end_of_stage(*stage, *attempts, failure.as_ref());
+        }
+    }
+}
+
+fn log_end_of_stage(stage: StageId, attempts: u32, failure: Option<&StageFailure>) {
+    match failure {
+        None => info!(%stage, attempts, "stage {stage} succeeded, attempts: {attempts}"),
+        Some(StageFailure::Cancelled { reason }) => {
+            info!(%stage, attempts, %reason, "stage {stage} was cancelled: {reason}");
+        }
+        Some(failure) => warn!(%stage, attempts, "stage {stage} {failure}"),
+    }
+}
+
+fn log_end_of_job(job: JobId, failure: Option<&JobFailure>) {
+    match failure {
+        None => info!(%job, "job {job} succeeded"),
+        Some(JobFailure::Cancelled { reason }) => {
+            info!(%job, %reason, "job {job} was cancelled: {reason}");
+        }
+        Some(failure) => warn!(%job, "job {job} {failure}"),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! | actor | wraps | lives on |
 //! |---|---|---|
+//! | [`PlannerActor`] | `Planner` | the control thread |
 //! | [`TaskSchedulerActor`] | `TaskScheduler` | the control thread |
 //! | [`BarrierCoordinatorActor`] | `BarrierCoordinator` | the control thread |
 //! | [`ContextBarrierStateActor`] | `ContextBarrierState`, one an attempt | the control thread |
@@ -26,8 +27,10 @@ mod event_bus;
 mod executor_actor;
 mod gang_barrier;
 mod group_run;
+mod map_outputs;
 mod messages;
 mod patience;
+mod planner_actor;
 pub mod remote;
 mod round_timers;
 mod run_task;
@@ -49,12 +52,15 @@ pub use context_barrier_state_actor::ContextBarrierStateActor;
 pub use event_bus::{EventBus, EventRecord};
 pub use executor_actor::{ExecutorActor, ExecutorConfig, SchedulerLink};
 pub use gang_barrier::GangBarrier;
+pub use map_outputs::{MapOutput, MapOutputs, MapRows};
 pub use messages::{
-    Ask, BarrierLost, CancelStage, ChildStopped, ExecutorLink, ExecutorLost, GetMissing,
-    GetStageStatus, GetStatus, GetSyncStatus, JoinExecutor, KillPartition, LaunchOnExecutor,
-    RemoveExecutor, RetireExecutor, RuntimeStatus, Shutdown, StageEnded, Submit, SyncStatus,
+    Ask, BarrierLost, CancelStage, ChildStopped, ExecutorLink, ExecutorLost, GetJobs, GetMissing,
+    GetStageStatus, GetStatus, GetSyncStatus, InputReady, JobEnded, JobStatus, JobsStatus,
+    JoinExecutor, KillPartition, LaunchOnExecutor, RemoveExecutor, RetireExecutor, RunJob,
+    RuntimeStatus, Shutdown, StageEnded, StageOfJobEnded, Submit, SubmitOfJob, SyncStatus,
     TaskEnded, Tell,
 };
+pub use planner_actor::PlannerActor;
 pub use run_task::{BoxError, NamedBody, NamedCode, Payload, Report, Serve, TaskBody, TaskOutput};
 pub use shared_barrier::SharedBarrier;
 pub use task::{SyncCall, Task};

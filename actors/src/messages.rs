@@ -1,12 +1,12 @@
 //! Envelopes: what actix needs around the plain messages of `phalanx-protocol`.
 
 use crate::run_task::{BoxError, Payload, TaskBody, TaskOutput};
-use crate::{ContextBarrierStateActor, ExecutorActor, GangBarrier};
+use crate::{ContextBarrierStateActor, ExecutorActor, GangBarrier, PlannerActor};
 use actix::prelude::*;
 use phalanx_protocol::{
-    Epoch, ExecutorId, ExecutorJoined, ExecutorStatus, Incarnation, KillTask, LaunchTasks,
-    OpenBarrier, PartitionId, PartitionRanges, RequestToSync, StageAttemptId, StageFailure,
-    StageId, StageStatus, SubmitStage, SyncReply, TaskReport,
+    Epoch, ExecutorId, ExecutorJoined, ExecutorStatus, Incarnation, JobFailure, JobId, KillTask,
+    LaunchTasks, OpenBarrier, PartitionId, PartitionRanges, RequestToSync, StageAttemptId,
+    StageFailure, StageId, StageStatus, SubmitJob, SubmitStage, SyncReply, TaskReport,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -93,6 +93,85 @@ pub struct StageEnded {
     /// The code, given back to be dropped by who submitted it: what it captured may take its time.
     /// `None` if it never got there.
     pub body: Option<TaskBody>,
+}
+
+/// Planner to scheduler: run a stage of a job once its input is ready. The planner is told how it
+/// goes by [`PlannerEvent`](phalanx_protocol::PlannerEvent)s and [`StageOfJobEnded`].
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct SubmitOfJob {
+    /// What to run.
+    pub submit: SubmitStage,
+    /// The tasks' code; that of a map stage returns [`MapOutput`](crate::MapOutput)s.
+    pub body: TaskBody,
+    /// Whom to tell.
+    pub planner: Addr<PlannerActor>,
+}
+
+/// Planner to scheduler: the input of this stage of a job is ready. Ignored if it does not wait.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct InputReady(pub StageId);
+
+/// Scheduler to planner: a stage of a job has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct StageOfJobEnded {
+    /// Which.
+    pub stage: StageId,
+    /// The number that its next attempt would have.
+    pub next_attempt: u32,
+    /// How.
+    pub ended: StageEnded,
+}
+
+/// Client to planner: run a job. The result arrives on `ended`.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct RunJob {
+    /// What to run.
+    pub submit: SubmitJob,
+    /// The code of its stages, in their order. For a map stage that is known already it is not
+    /// taken.
+    pub bodies: Vec<TaskBody>,
+    /// Where the result goes.
+    pub ended: oneshot::Sender<JobEnded>,
+    /// Where all who watch see that and how it ended.
+    pub outcome: watch::Sender<Option<Result<(), JobFailure>>>,
+}
+
+/// How a job ended.
+pub struct JobEnded {
+    /// The values of the result stage's tasks by partition, or why there are none and the error of
+    /// the task that failed first.
+    pub result: Result<Vec<Payload>, (JobFailure, Option<BoxError>)>,
+}
+
+/// Client to planner: what is there?
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "JobsStatus")]
+pub struct GetJobs;
+
+/// The jobs of a runtime, and what is kept for them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobsStatus {
+    /// The jobs that have no result yet, by id.
+    pub jobs: Vec<JobStatus>,
+    /// Map stages that are known: a job needs them, or their dataset is still there.
+    pub map_stages: usize,
+    /// Outputs of map stages that are kept, one per task.
+    pub map_outputs: usize,
+}
+
+/// A job that has no result yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// Which.
+    pub job: JobId,
+    /// Its name.
+    pub name: String,
+    /// Its stages that are not done, parents before children.
+    pub stages: Vec<StageId>,
 }
 
 /// Client to scheduler: end this stage. Ignored if it has its result.

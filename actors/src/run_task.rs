@@ -6,8 +6,8 @@ use actix::prelude::*;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use phalanx_protocol::{
-    ExecutorId, Incarnation, LeaveReason, PartitionId, StageAttemptId, TaskAttemptId, TaskFailure,
-    TaskOutcome, TaskReport,
+    ExecutorId, FetchFailed, Incarnation, LeaveReason, PartitionId, StageAttemptId, TaskAttemptId,
+    TaskFailure, TaskOutcome, TaskReport,
 };
 use std::any::Any;
 use std::collections::HashMap;
@@ -207,18 +207,21 @@ impl Reporter {
 
 /// A killed task's error is the kill, whatever it made of it.
 fn failure_of(task: &Task, error: &(dyn Error + 'static)) -> TaskFailure {
-    match task.kill_reason() {
-        Some(reason) => TaskFailure::Killed(reason.to_owned()),
-        // The text is the user's code as well.
-        None => match catch_unwind(AssertUnwindSafe(|| text_with_sources(error))) {
-            Ok(text) => TaskFailure::Error(shortened(text)),
-            Err(panic) => {
-                let text = text_of_panic(&*panic);
-                // Dropping it might panic again.
-                std::mem::forget(panic);
-                TaskFailure::Panicked(text)
-            }
-        },
+    if let Some(reason) = task.kill_reason() {
+        return TaskFailure::Killed(reason.to_owned());
+    }
+    if let Some(failed) = error.downcast_ref::<FetchFailed>() {
+        return TaskFailure::FetchFailed(*failed);
+    }
+    // The text is the user's code as well.
+    match catch_unwind(AssertUnwindSafe(|| text_with_sources(error))) {
+        Ok(text) => TaskFailure::Error(shortened(text)),
+        Err(panic) => {
+            let text = text_of_panic(&*panic);
+            // Dropping it might panic again.
+            std::mem::forget(panic);
+            TaskFailure::Panicked(text)
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! What the scheduler's actor keeps of a stage that its machine does not need to know: code,
 //! values, errors, and whom to tell.
 
-use crate::StageEnded;
 use crate::drop_thread::DropThread;
 use crate::run_task::{BoxError, Payload, TaskBody, TaskOutput};
 use crate::shared_barrier::SharedBarrier;
-use phalanx_protocol::{PartitionId, StageFailure, TaskAttemptId};
+use crate::{PlannerActor, StageEnded, StageOfJobEnded};
+use actix::Addr;
+use phalanx_protocol::{PartitionId, StageFailure, StageId, TaskAttemptId};
 use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 
@@ -15,24 +16,26 @@ pub(crate) struct StageRun {
     pub(crate) body: TaskBody,
     /// The barrier of the current attempt.
     pub(crate) barrier: Option<Arc<SharedBarrier>>,
-    ended: oneshot::Sender<StageEnded>,
-    outcome: watch::Sender<Option<Result<(), StageFailure>>>,
+    pub(crate) owner: Owner,
     /// By partition, of the current attempt.
     values: Vec<Option<Payload>>,
     /// The error of the task that failed last.
     error: Option<(TaskAttemptId, BoxError)>,
 }
 
-impl StageRun {
-    pub(crate) fn new(
-        name: Arc<str>,
-        num_tasks: u32,
-        body: TaskBody,
+/// Whom to tell how a stage goes.
+pub(crate) enum Owner {
+    Client {
         ended: oneshot::Sender<StageEnded>,
         outcome: watch::Sender<Option<Result<(), StageFailure>>>,
-    ) -> Self {
+    },
+    Planner(Addr<PlannerActor>),
+}
+
+impl StageRun {
+    pub(crate) fn new(name: Arc<str>, num_tasks: u32, body: TaskBody, owner: Owner) -> Self {
         let values = no_values(num_tasks as usize);
-        StageRun { name, body, barrier: None, ended, outcome, values, error: None }
+        StageRun { name, body, barrier: None, owner, values, error: None }
     }
 
     /// Keeps what an accepted report brought.
@@ -58,10 +61,18 @@ impl StageRun {
         drops.take(std::mem::replace(&mut self.values, none).into_iter().flatten());
     }
 
-    /// Tells all who wait.
-    pub(crate) fn end(self, result: Result<(), StageFailure>, drops: &DropThread) {
-        let StageRun { body, ended, outcome, values, error, .. } = self;
-        outcome.send_replace(Some(result.clone()));
+    /// Tells all who wait. `next_attempt`: the number that another attempt would have.
+    pub(crate) fn end(
+        self,
+        stage: StageId,
+        next_attempt: u32,
+        result: Result<(), StageFailure>,
+        drops: &DropThread,
+    ) {
+        let StageRun { body, owner, values, error, .. } = self;
+        if let Owner::Client { outcome, .. } = &owner {
+            outcome.send_replace(Some(result.clone()));
+        }
         let result = match result {
             Ok(()) => Ok(values.into_iter().flatten().collect()),
             Err(failure) => {
@@ -76,8 +87,15 @@ impl StageRun {
                 Err((failure, own))
             }
         };
-        let body = Some(body);
-        if let Err(StageEnded { result, body }) = ended.send(StageEnded { result, body }) {
+        let ended = StageEnded { result, body: Some(body) };
+        let unwanted = match owner {
+            Owner::Client { ended: to, .. } => to.send(ended).err(),
+            Owner::Planner(planner) => {
+                planner.do_send(StageOfJobEnded { stage, next_attempt, ended });
+                None
+            }
+        };
+        if let Some(StageEnded { result, body }) = unwanted {
             let values = result.unwrap_or_else(|(_, error)| {
                 error.into_iter().map(|error| Box::new(error) as Payload).collect()
             });

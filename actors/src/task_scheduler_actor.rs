@@ -1,21 +1,23 @@
 //! Admission, slots, gangs, attempts and retries, as an actor.
 
+mod status;
+
 use crate::barrier_coordinator_actor::OpenBarrierIn;
 use crate::drop_thread::DropThread;
 use crate::event_bus::Moment;
-use crate::run_task::TaskOutput;
+use crate::run_task::{TaskBody, TaskOutput};
 use crate::shared_barrier::SharedBarrier;
-use crate::stage_run::StageRun;
+use crate::stage_run::{Owner, StageRun};
 use crate::{
     BarrierCoordinatorActor, BarrierLost, CancelStage, EventBus, ExecutorLink, ExecutorLost,
-    GangBarrier, GetStageStatus, GetStatus, GetSyncStatus, JoinExecutor, KillPartition,
-    LaunchOnExecutor, RemoveExecutor, RetireExecutor, RuntimeStatus, Shutdown, Submit, SyncStatus,
-    TaskEnded, Tell, TimerFired, TimerRequest,
+    GangBarrier, InputReady, JoinExecutor, KillPartition, LaunchOnExecutor, PlannerActor,
+    RemoveExecutor, RetireExecutor, Shutdown, Submit, SubmitOfJob, TaskEnded, Tell, TimerFired,
+    TimerRequest,
 };
 use actix::prelude::*;
 use phalanx_protocol::{
-    ExecutorId, Incarnation, LaunchTasks, OpenBarrier, SchedulerConfig, SchedulerEffect,
-    SchedulerEvent, StageFailure, StageId, StageStatus, TaskScheduler, TimerKey,
+    ExecutorId, Incarnation, LaunchTasks, OpenBarrier, PlannerEvent, RuntimeEvent, SchedulerConfig,
+    SchedulerEffect, SchedulerEvent, StageFailure, StageId, SubmitStage, TaskScheduler, TimerKey,
 };
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -29,6 +31,8 @@ pub struct TaskSchedulerActor {
     stages: HashMap<StageId, StageRun>,
     /// `None` until the first gang, and after the coordinator died.
     coordinator: Option<Addr<BarrierCoordinatorActor>>,
+    /// Who keeps outputs that are lost with their executors; `None` until it hands in a stage.
+    planner: Option<Addr<PlannerActor>>,
     progress_interval: Duration,
     timer: Recipient<TimerRequest>,
     /// Barriers ask the timer for as little as they can.
@@ -57,6 +61,7 @@ impl TaskSchedulerActor {
             executors: HashMap::new(),
             stages: HashMap::new(),
             coordinator: None,
+            planner: None,
             progress_interval,
             timer,
             gathers_timers: false,
@@ -133,9 +138,15 @@ impl TaskSchedulerActor {
                     run.discard_values(&self.drops);
                 }
             }
-            SchedulerEffect::StageEnded { stage, result } => {
+            SchedulerEffect::AwaitsInput(stage) => {
+                self.tell_planner(stage, PlannerEvent::AwaitsInput(stage));
+            }
+            SchedulerEffect::InputLost { stage, failed } => {
+                self.tell_planner(stage, PlannerEvent::InputLost { stage, failed });
+            }
+            SchedulerEffect::StageEnded { stage, next_attempt, result } => {
                 if let Some(run) = self.stages.remove(&stage) {
-                    run.end(result, &self.drops);
+                    run.end(stage, next_attempt, result, &self.drops);
                 }
             }
             SchedulerEffect::RetireExecutor { executor, incarnation } => {
@@ -145,7 +156,14 @@ impl TaskSchedulerActor {
                 let (key, notify) = (TimerKey::Scheduler(key), ctx.address().recipient());
                 self.timer.do_send(TimerRequest::Set { key, after, notify });
             }
-            SchedulerEffect::Emit(event) => self.events.emit(|| now, event),
+            SchedulerEffect::Emit(event) => {
+                if let (RuntimeEvent::ExecutorLost { executor, .. }, Some(planner)) =
+                    (&event, &self.planner)
+                {
+                    planner.do_send(Tell(PlannerEvent::ExecutorLost(*executor)));
+                }
+                self.events.emit(|| now, event);
+            }
             SchedulerEffect::Drained => {
                 for waiting in self.drained.drain(..) {
                     // Who asked may have given up.
@@ -153,6 +171,36 @@ impl TaskSchedulerActor {
                 }
             }
         }
+    }
+
+    fn tell_planner(&self, stage: StageId, event: PlannerEvent) {
+        if let Some(StageRun { owner: Owner::Planner(planner), .. }) = self.stages.get(&stage) {
+            planner.do_send(Tell(event));
+        }
+    }
+
+    fn submit(
+        &mut self,
+        submit: SubmitStage,
+        body: TaskBody,
+        owner: Owner,
+        ctx: &mut Context<Self>,
+    ) {
+        let refusal = match submit.spec.validate() {
+            Err(invalid) => Some(invalid.to_string()),
+            Ok(()) if self.stages.contains_key(&submit.stage) => {
+                Some(format!("stage id {} is in use, choose another", submit.stage))
+            }
+            Ok(()) => None,
+        };
+        let (name, num_tasks) = (submit.spec.name.as_str().into(), submit.spec.num_tasks);
+        let run = StageRun::new(name, num_tasks, body, owner);
+        if let Some(reason) = refusal {
+            run.end(submit.stage, 0, Err(StageFailure::Refused { reason }), &self.drops);
+            return;
+        }
+        self.stages.insert(submit.stage, run);
+        self.handle_event(SchedulerEvent::SubmitStage(submit), None, ctx);
     }
 
     /// Made here, so that this step can both tell the coordinator and launch tasks with it.
@@ -214,21 +262,25 @@ impl Handler<Submit> for TaskSchedulerActor {
 
     fn handle(&mut self, message: Submit, ctx: &mut Self::Context) {
         let Submit { submit, body, ended, outcome } = message;
-        let refusal = match submit.spec.validate() {
-            Err(invalid) => Some(invalid.to_string()),
-            Ok(()) if self.stages.contains_key(&submit.stage) => {
-                Some(format!("stage id {} is in use, choose another", submit.stage))
-            }
-            Ok(()) => None,
-        };
-        let (name, num_tasks) = (submit.spec.name.as_str().into(), submit.spec.num_tasks);
-        let run = StageRun::new(name, num_tasks, body, ended, outcome);
-        if let Some(reason) = refusal {
-            run.end(Err(StageFailure::Refused { reason }), &self.drops);
-            return;
-        }
-        self.stages.insert(submit.stage, run);
-        self.handle_event(SchedulerEvent::SubmitStage(submit), None, ctx);
+        self.submit(submit, body, Owner::Client { ended, outcome }, ctx);
+    }
+}
+
+impl Handler<SubmitOfJob> for TaskSchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, message: SubmitOfJob, ctx: &mut Self::Context) {
+        let SubmitOfJob { submit, body, planner } = message;
+        self.planner = Some(planner.clone());
+        self.submit(submit, body, Owner::Planner(planner), ctx);
+    }
+}
+
+impl Handler<InputReady> for TaskSchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, InputReady(stage): InputReady, ctx: &mut Self::Context) {
+        self.handle_event(SchedulerEvent::InputReady(stage), None, ctx);
     }
 }
 
@@ -314,39 +366,6 @@ impl Handler<TimerFired> for TaskSchedulerActor {
             // Only barriers set these.
             TimerKey::Sync(_) => {}
         }
-    }
-}
-
-impl Handler<GetStageStatus> for TaskSchedulerActor {
-    type Result = Option<StageStatus>;
-
-    fn handle(
-        &mut self,
-        GetStageStatus(stage): GetStageStatus,
-        _: &mut Self::Context,
-    ) -> Self::Result {
-        self.machine.stage_status(stage)
-    }
-}
-
-impl Handler<GetSyncStatus> for TaskSchedulerActor {
-    type Result = ResponseFuture<Option<SyncStatus>>;
-
-    fn handle(&mut self, message: GetSyncStatus, _ctx: &mut Self::Context) -> Self::Result {
-        let asked = self.coordinator.as_ref().map(|coordinator| coordinator.send(message));
-        // A coordinator that is gone has no rounds.
-        Box::pin(async { asked?.await.ok().flatten() })
-    }
-}
-
-impl Handler<GetStatus> for TaskSchedulerActor {
-    type Result = MessageResult<GetStatus>;
-
-    fn handle(&mut self, _: GetStatus, _ctx: &mut Self::Context) -> Self::Result {
-        MessageResult(RuntimeStatus {
-            executors: self.machine.executors().collect(),
-            stages: self.machine.stages().collect(),
-        })
     }
 }
 

@@ -297,6 +297,7 @@ fn scheduler() -> Addr<TaskSchedulerActor> {
         kill_grace: SECOND,
         zombie_deadline: None,
         queue_max: 10,
+        dynamic_allocation: false,
     };
     let timer = ManualTimer::default().start().recipient();
     TaskSchedulerActor::new(config, SECOND, timer, EventBus::new(8)).start()
@@ -307,7 +308,7 @@ type Outcome = watch::Receiver<Option<Result<(), StageFailure>>>;
 fn submit(scheduler: &Addr<TaskSchedulerActor>, stage: u64, num_tasks: u32) -> Outcome {
     let (ended, _) = oneshot::channel();
     let (outcome, watched) = watch::channel(None);
-    let submit = SubmitStage { stage: StageId(stage), spec: spec(num_tasks) };
+    let submit = SubmitStage { stage: StageId(stage), spec: spec(num_tasks), of_job: None };
     scheduler.do_send(Submit { submit, body: waits(), ended, outcome });
     watched
 }

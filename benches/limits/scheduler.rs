@@ -56,6 +56,7 @@ impl World {
             kill_grace: config.kill_grace,
             zombie_deadline: None,
             queue_max: config.queue_max_stages,
+            dynamic_allocation: false,
         });
         let spec = Stage::tasks(1).spec(&config)?;
         let (effects, running) = (Vec::new(), VecDeque::new());
@@ -75,7 +76,8 @@ impl World {
     }
 
     fn submit(&mut self) -> SchedulerEvent {
-        let submit = SubmitStage { stage: StageId(self.next), spec: self.spec.clone() };
+        let submit =
+            SubmitStage { stage: StageId(self.next), spec: self.spec.clone(), of_job: None };
         self.next += 1;
         SchedulerEvent::SubmitStage(submit)
     }

@@ -131,6 +131,7 @@ impl View {
                     "required": required, "free": free, "ahead": ahead, "reserves": reserves
                 })),
             ),
+            StagePhase::AwaitingInput => ("awaiting_input", None),
             StagePhase::Running { .. } => ("running", None),
             StagePhase::Stopping { waiting_for } => {
                 ("stopping", Some(json!({ "tasks": waiting_for.to_string() })))

@@ -26,6 +26,10 @@ id! {
     StageId(u64)
 }
 id! {
+    /// A job on datasets, unique within one runtime, given in order of submission from 0.
+    JobId(u64)
+}
+id! {
     /// Index of a task in its gang, `0..num_tasks`: its rank.
     PartitionId(u32)
 }

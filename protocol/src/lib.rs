@@ -7,6 +7,9 @@
 //! code that ships. A refused event leaves the state unchanged.
 //!
 //! ```text
+//!    SubmitJob ──▶ Planner
+//!                   │  ▲ outputs, lost inputs
+//!                   ▼  │
 //!  SubmitStage ──▶ TaskScheduler ──OpenBarrier, StageCompleted──▶ BarrierCoordinator
 //!                   │       ▲                                          │ one child per
 //!       LaunchTasks │       │ TaskReport                               ▼ stage attempt
@@ -17,6 +20,7 @@
 //!
 //! | machine | question it answers | file |
 //! |---|---|---|
+//! | [`Planner`] | which stages does a job need, and in what order? | `planner.rs` |
 //! | [`TaskScheduler`] | which tasks run where, and what if one fails? | `task_scheduler/` |
 //! | [`BarrierCoordinator`] | which stage attempts may synchronise? | `barrier_coordinator.rs` |
 //! | [`ContextBarrierState`] | is the gang of one attempt complete? | `context_barrier_state.rs` |
@@ -25,8 +29,11 @@
 mod barrier_coordinator;
 mod context_barrier_state;
 mod ids;
+mod job_failure;
+mod lineage;
 mod messages;
 mod partition_ranges;
+mod planner;
 mod release;
 mod resources;
 mod runtime_event;
@@ -40,7 +47,12 @@ mod timer_key;
 pub use barrier_coordinator::{BarrierCoordinator, CoordinatorEffect, CoordinatorEvent};
 pub use context_barrier_state::{BarrierEffect, BarrierEvent, ContextBarrierState};
 pub use ids::{
-    Epoch, ExecutorId, Incarnation, PartitionId, ReplyToken, StageAttemptId, StageId, TaskAttemptId,
+    Epoch, ExecutorId, Incarnation, JobId, PartitionId, ReplyToken, StageAttemptId, StageId,
+    TaskAttemptId,
+};
+pub use job_failure::JobFailure;
+pub use lineage::{
+    DatasetInfo, DatasetNode, Dependency, Lineage, PlannedStage, StageRole, UnsupportedChain,
 };
 pub use messages::{
     Arrival, CloseReason, KillTask, LaunchTask, LaunchTasks, LeaveReason, OpenBarrier,
@@ -48,11 +60,12 @@ pub use messages::{
     TaskLeft, TaskOutcome, TaskReport, WithdrawSync,
 };
 pub use partition_ranges::PartitionRanges;
+pub use planner::{JobStage, Planner, PlannerEffect, PlannerEvent, SubmitJob};
 pub use release::{Messages, Release};
 pub use resources::{Addresses, ExecutorResources, InvalidAmount, ResourceAmount, TaskResources};
 pub use runtime_event::RuntimeEvent;
-pub use stage_failure::{FailureCause, StageFailure, TaskFailure, TaskOrigin};
-pub use stage_spec::{InvalidStage, OnFailure, StageKind, StageSpec, SubmitStage};
+pub use stage_failure::{FailureCause, FetchFailed, StageFailure, TaskFailure, TaskOrigin};
+pub use stage_spec::{InvalidStage, OfJob, OnFailure, StageKind, StageSpec, SubmitStage};
 pub use sync_error::SyncError;
 pub use task_scheduler::{
     ExecutorJoined, ExecutorStatus, SchedulerConfig, SchedulerEffect, SchedulerEvent, StagePhase,

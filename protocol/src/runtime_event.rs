@@ -1,8 +1,9 @@
 //! What happens in a runtime, told to those who watch.
 
 use crate::{
-    Epoch, ExecutorId, ExecutorResources, FailureCause, Incarnation, PartitionId, StageAttemptId,
-    StageFailure, StageId, StageSpec, SyncError, SyncMethod, TaskAttemptId, TaskOutcome,
+    Epoch, ExecutorId, ExecutorResources, FailureCause, Incarnation, JobFailure, JobId,
+    PartitionId, PartitionRanges, PlannedStage, StageAttemptId, StageFailure, StageId, StageSpec,
+    SyncError, SyncMethod, TaskAttemptId, TaskOutcome,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -133,6 +134,31 @@ pub enum RuntimeEvent {
         epoch: Epoch,
         /// What they were told.
         error: SyncError,
+    },
+    /// A job on datasets has passed the checks of all of its stages.
+    JobStarted {
+        /// Which.
+        job: JobId,
+        /// Its name.
+        name: String,
+        /// Its stages, parents before children; also those whose outputs are there and which are
+        /// skipped.
+        stages: Vec<PlannedStage>,
+    },
+    /// Outputs of a map stage are forgotten, because some of them are lost. They are made again
+    /// when a job needs them.
+    OutputsForgotten {
+        /// The map stage.
+        stage: StageId,
+        /// Which outputs; all of a barrier stage.
+        partitions: PartitionRanges,
+    },
+    /// A job has its result.
+    JobEnded {
+        /// Which.
+        job: JobId,
+        /// Why it has none, if it failed.
+        failure: Option<JobFailure>,
     },
     /// A stage has its result.
     StageCompleted {

@@ -27,6 +27,9 @@ pub enum TaskFailure {
     /// The coordinator of its barrier is gone.
     #[error("lost its barrier coordinator: {0}")]
     BarrierLost(String),
+    /// Its input is gone.
+    #[error("could not fetch its input: {0}")]
+    FetchFailed(FetchFailed),
 }
 
 impl TaskFailure {
@@ -35,10 +38,21 @@ impl TaskFailure {
         match self {
             TaskFailure::NotStarted(_)
             | TaskFailure::ExecutorLost(_)
-            | TaskFailure::BarrierLost(_) => true,
+            | TaskFailure::BarrierLost(_)
+            | TaskFailure::FetchFailed(_) => true,
             TaskFailure::Error(_) | TaskFailure::Panicked(_) | TaskFailure::Killed(_) => false,
         }
     }
+}
+
+/// An output of a map stage that a later stage has not found: the executor that held it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Error)]
+#[error("the output of partition {partition} of {input} is not there any more")]
+pub struct FetchFailed {
+    /// The map stage, and the attempt whose outputs were read.
+    pub input: StageAttemptId,
+    /// The map stage's partition.
+    pub partition: PartitionId,
 }
 
 /// Which task a failure came from.
@@ -71,7 +85,8 @@ impl fmt::Display for FailureCause {
             | TaskFailure::Killed(_)
             | TaskFailure::NotStarted(_)
             | TaskFailure::ExecutorLost(_)
-            | TaskFailure::BarrierLost(_) => "",
+            | TaskFailure::BarrierLost(_)
+            | TaskFailure::FetchFailed(_) => "",
         };
         match self.origin {
             Some(TaskOrigin { partition, task_attempt, executor }) => write!(
@@ -112,6 +127,24 @@ pub enum StageFailure {
     Aborted {
         /// The first cause.
         cause: FailureCause,
+    },
+    /// A task failed when others of its attempt had had their effects.
+    #[error(
+        "cannot be run again: {committed} of its tasks had succeeded, and what they did cannot be repeated; {cause}"
+    )]
+    Committed {
+        /// How many tasks of the attempt had succeeded.
+        committed: u32,
+        /// The first cause.
+        cause: FailureCause,
+    },
+    /// It is a gang, and executors come and go by policy.
+    #[error(
+        "was refused: a barrier stage needs {required} slots that stay, and dynamic_allocation.enabled is on: turn it off (executors may still join), or make it a plain stage"
+    )]
+    DynamicAllocation {
+        /// Slots the stage needs at once.
+        required: u64,
     },
     /// The executors, busy ones included, never had enough slots.
     #[error(
@@ -166,9 +199,11 @@ impl StageFailure {
         match self {
             StageFailure::AttemptsExhausted { cause, .. }
             | StageFailure::InfrastructureExhausted { cause, .. }
-            | StageFailure::Aborted { cause } => Some(cause),
+            | StageFailure::Aborted { cause }
+            | StageFailure::Committed { cause, .. } => Some(cause),
             StageFailure::NotEnoughSlots { last_cause, .. } => last_cause.as_deref(),
             StageFailure::QueueFull { .. }
+            | StageFailure::DynamicAllocation { .. }
             | StageFailure::Refused { .. }
             | StageFailure::Cancelled { .. }
             | StageFailure::Shutdown => None,
@@ -188,6 +223,7 @@ mod tests {
             StageFailure::AttemptsExhausted { attempts: 1, cause: cause.clone() },
             StageFailure::InfrastructureExhausted { losses: 1, allowed: 0, cause: cause.clone() },
             StageFailure::Aborted { cause: cause.clone() },
+            StageFailure::Committed { committed: 1, cause: cause.clone() },
         ];
         assert!(with_cause.iter().all(|failure| failure.first_cause() == Some(&cause)));
         let not_enough = |last_cause| {
@@ -208,6 +244,7 @@ mod tests {
         let without = [
             not_enough(None),
             StageFailure::QueueFull { limit: 1 },
+            StageFailure::DynamicAllocation { required: 2 },
             StageFailure::Refused { reason: String::new() },
             StageFailure::Cancelled { reason: String::new() },
             StageFailure::Shutdown,

@@ -1,6 +1,6 @@
 //! What a stage asks for.
 
-use crate::{StageId, TaskResources};
+use crate::{PartitionRanges, StageId, TaskResources};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use thiserror::Error;
@@ -12,6 +12,18 @@ pub struct SubmitStage {
     pub stage: StageId,
     /// What it asks for.
     pub spec: StageSpec,
+    /// Of a stage of a job.
+    pub of_job: Option<OfJob>,
+}
+
+/// What a [`Planner`](crate::Planner) adds: a stage of a job is checked at once, but starts only
+/// when its input is ready, and it may go on where it had been before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct OfJob {
+    /// The number of its first attempt.
+    pub first_attempt: u32,
+    /// Partitions of a plain stage that need not run: their outputs are there.
+    pub done: PartitionRanges,
 }
 
 /// Whether the tasks of a stage are a gang.
@@ -30,6 +42,9 @@ pub enum OnFailure {
     Restart,
     /// The stage fails at once: its effects cannot be repeated.
     Abort,
+    /// As `Restart`, unless a task of the failed attempt has succeeded: its effects are out and
+    /// cannot be repeated.
+    RestartUnlessCommitted,
 }
 
 /// What a stage asks for. Checked by [`StageSpec::validate`].

@@ -2,6 +2,7 @@
 
 mod admission;
 mod failure;
+mod kill;
 mod slot_ledger;
 mod stage;
 mod status;
@@ -9,9 +10,9 @@ mod wait_queue;
 
 use crate::resources::Held;
 use crate::{
-    ExecutorId, ExecutorResources, Incarnation, KillId, KillTask, LaunchTasks, OpenBarrier,
-    PartitionId, RuntimeEvent, SchedulerTimer, StageAttemptId, StageCompleted, StageFailure,
-    StageId, SubmitStage, TaskAttemptId, TaskReport, TaskResources,
+    ExecutorId, ExecutorResources, FetchFailed, Incarnation, KillId, KillTask, LaunchTasks,
+    OpenBarrier, PartitionId, RuntimeEvent, SchedulerTimer, StageAttemptId, StageCompleted,
+    StageFailure, StageId, SubmitStage, TaskAttemptId, TaskReport, TaskResources,
 };
 use slot_ledger::SlotLedger;
 use stage::Stage;
@@ -54,6 +55,9 @@ pub struct SchedulerConfig {
     pub zombie_deadline: Option<Duration>,
     /// Stages that may be in the scheduler at once, waiting or running.
     pub queue_max: usize,
+    /// Executors come and go by policy, so that no gang can count on them: barrier stages are
+    /// refused.
+    pub dynamic_allocation: bool,
 }
 
 /// A task that holds a slot.
@@ -107,6 +111,8 @@ pub enum SchedulerEvent {
     },
     /// A stage is handed in. Ignored if its id is known.
     SubmitStage(SubmitStage),
+    /// The input of a stage of a job is ready. Ignored if the stage does not wait for it.
+    InputReady(StageId),
     /// A stage shall end. Ignored if it has.
     CancelStage {
         /// Which.
@@ -170,10 +176,22 @@ pub enum SchedulerEffect {
     },
     /// Drop the values kept for the stage: its attempt failed.
     DiscardPayloads(StageId),
+    /// Tell the planner of the stage's job that it fits and waits for its input.
+    AwaitsInput(StageId),
+    /// Tell the planner of the stage's job that a task has not found its input. The stage waits
+    /// until that is ready again.
+    InputLost {
+        /// Which stage.
+        stage: StageId,
+        /// What was not found.
+        failed: FetchFailed,
+    },
     /// Tell whoever submitted the stage.
     StageEnded {
         /// Which.
         stage: StageId,
+        /// The number that its next attempt would have.
+        next_attempt: u32,
         /// Whether it succeeded.
         result: Result<(), StageFailure>,
     },
@@ -223,6 +241,7 @@ impl TaskScheduler {
                 self.defer_what_no_longer_fits(effects);
             }
             SchedulerEvent::SubmitStage(submit) => self.submit(submit, effects),
+            SchedulerEvent::InputReady(stage) => self.input_ready(stage),
             SchedulerEvent::CancelStage { stage, reason } => {
                 self.end_stage(stage, StageFailure::Cancelled { reason }, effects);
             }
@@ -237,6 +256,7 @@ impl TaskScheduler {
             SchedulerEvent::Shutdown => self.shutdown(effects),
         }
         self.defer_what_does_not_fit(effects);
+        self.hold_what_has_no_input(effects);
         self.schedule(effects);
         self.announce_those_that_wait(effects);
         if self.is_drained() && !was_drained {

@@ -91,6 +91,15 @@ pub(super) const KEYS: &[Key] = &[
     number!("stage.max_infrastructure_failures", stage_max_infrastructure_failures, 0, ANY_NUMBER),
     duration!("stage.retry_delay", stage_retry_delay, Duration::ZERO, ANY_DURATION),
     number!("stage.max_tasks", stage_max_tasks, 1, POSITIVE),
+    Key {
+        name: "dynamic_allocation.enabled",
+        allowed: "true or false",
+        set: |config, text| {
+            config.dynamic_allocation_enabled = text.parse().ok()?;
+            Some(())
+        },
+        get: |config| config.dynamic_allocation_enabled.to_string(),
+    },
     duration!("kill.grace", kill_grace, Duration::ZERO, ANY_DURATION),
     Key {
         name: "kill.zombie_deadline",

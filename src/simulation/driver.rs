@@ -18,7 +18,11 @@ impl Simulator {
     pub(super) fn submit(&mut self, stage: StageId) {
         if let Some(planned) = self.plan.stages.get(&stage) {
             let spec = planned.spec.clone();
-            self.tell_scheduler(SchedulerEvent::SubmitStage(SubmitStage { stage, spec }));
+            self.tell_scheduler(SchedulerEvent::SubmitStage(SubmitStage {
+                stage,
+                spec,
+                of_job: None,
+            }));
         }
     }
 
@@ -137,6 +141,8 @@ impl Simulator {
                 // There are no values here, and nobody who waits but those who observe.
                 SchedulerEffect::KeepPayload { .. }
                 | SchedulerEffect::DiscardPayloads(_)
+                | SchedulerEffect::AwaitsInput(_)
+                | SchedulerEffect::InputLost { .. }
                 | SchedulerEffect::StageEnded { .. }
                 | SchedulerEffect::Drained => {}
             }
@@ -243,6 +249,7 @@ impl Simulator {
                 }
             }
             SchedulerEvent::SubmitStage(_)
+            | SchedulerEvent::InputReady(_)
             | SchedulerEvent::CancelStage { .. }
             | SchedulerEvent::KillPartition { .. }
             | SchedulerEvent::TaskReport(_)

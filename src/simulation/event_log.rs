@@ -145,6 +145,9 @@ impl EventLog {
                 | RuntimeEvent::RoundOpened { .. }
                 | RuntimeEvent::RoundReleased { .. }
                 | RuntimeEvent::RoundFailed { .. }
+                | RuntimeEvent::JobStarted { .. }
+                | RuntimeEvent::OutputsForgotten { .. }
+                | RuntimeEvent::JobEnded { .. }
                 | RuntimeEvent::StageCompleted { .. } => {}
             }
         }

@@ -157,7 +157,7 @@ impl Facts {
                 self.note_failure(FailureCause { attempt, origin, failure });
             }
             SchedulerEvent::Shutdown => self.shutting_down = true,
-            SchedulerEvent::TimerFired(_) => {}
+            SchedulerEvent::InputReady(_) | SchedulerEvent::TimerFired(_) => {}
         }
     }
 
@@ -232,7 +232,7 @@ impl Facts {
                     }
                 }
             }
-            SchedulerEffect::StageEnded { stage, result } => {
+            SchedulerEffect::StageEnded { stage, result, .. } => {
                 self.stages.entry(*stage).or_default().ended = Some(result.clone());
             }
             SchedulerEffect::Emit(event) => self.note_told(event),

@@ -86,6 +86,8 @@ fn end(failure: &StageFailure) -> &'static str {
         StageFailure::AttemptsExhausted { .. } => "AttemptsExhausted",
         StageFailure::InfrastructureExhausted { .. } => "InfrastructureExhausted",
         StageFailure::Aborted { .. } => "Aborted",
+        StageFailure::Committed { .. } => "Committed",
+        StageFailure::DynamicAllocation { .. } => "DynamicAllocation",
         StageFailure::NotEnoughSlots { .. } => "NotEnoughSlots",
         StageFailure::QueueFull { .. } => "QueueFull",
         StageFailure::Refused { .. } => "Refused",

@@ -77,6 +77,7 @@ pub fn system() -> ActorSystem {
         kill_grace: Duration::from_secs(60),
         zombie_deadline: None,
         queue_max: 1000,
+        dynamic_allocation: false,
     };
     let progress_interval = Duration::from_secs(60);
     let config =
@@ -142,7 +143,7 @@ impl Driver {
     pub fn submit(&self, stage: u64, spec: StageSpec, body: TaskBody) -> Submitted {
         let (ended, result) = oneshot::channel();
         let (outcome, _) = watch::channel(None);
-        let submit = SubmitStage { stage: StageId(stage), spec };
+        let submit = SubmitStage { stage: StageId(stage), spec, of_job: None };
         self.system.scheduler().do_send(Submit { submit, body, ended, outcome });
         Submitted(result)
     }

@@ -47,28 +47,58 @@ impl TaskScheduler {
     }
 
     pub(super) fn submit(&mut self, submit: SubmitStage, effects: &mut Vec<SchedulerEffect>) {
-        let SubmitStage { stage: id, spec } = submit;
-        if self.stages.contains_key(&id) {
+        let id = submit.stage;
+        let former = self.stages.get(&id);
+        // A job may hand a stage in again before the killed tasks of the last time have ended.
+        if former.is_some_and(|it| it.phase != Phase::Ended || submit.of_job.is_none()) {
             return;
         }
         effects.push(SchedulerEffect::Emit(RuntimeEvent::StageSubmitted {
             stage: id,
-            spec: spec.clone(),
+            spec: submit.spec.clone(),
         }));
+        let mut stage = Stage::new(submit);
+        if let Some(former) = former {
+            stage.follow(former);
+        }
         let limit = self.config.queue_max;
         let refusal = if self.shutting_down {
             Some(StageFailure::Shutdown)
+        } else if stage.is_gang() && self.config.dynamic_allocation {
+            Some(StageFailure::DynamicAllocation { required: stage.slots_needed() })
         } else if self.stages.len() >= limit {
             Some(StageFailure::QueueFull { limit })
         } else {
             None
         };
-        let is_empty = spec.num_tasks == 0;
-        self.stages.insert(id, Stage::new(id, spec));
+        let (is_empty, is_first) = (stage.spec.num_tasks == 0, stage.live.is_empty());
+        self.stages.insert(id, stage);
         match refusal {
             Some(failure) => self.end_stage(id, failure, effects),
             None if is_empty => self.conclude(id, Ok(()), effects),
-            None => self.enqueue(id),
+            None if is_first => self.enqueue(id),
+            None => {}
+        }
+    }
+
+    /// Takes what is new in line and has no input yet out of it: it fits, which is all that its
+    /// job had to know.
+    pub(super) fn hold_what_has_no_input(&mut self, effects: &mut Vec<SchedulerEffect>) {
+        for id in &self.fresh {
+            let holds = |stage: &&mut Stage| stage.phase == Phase::Queued && stage.awaits_input;
+            if let Some(stage) = self.stages.get_mut(id).filter(holds) {
+                self.queue.remove(&stage.demand(), &stage.place());
+                stage.phase = Phase::AwaitingInput;
+                effects.push(SchedulerEffect::AwaitsInput(*id));
+            }
+        }
+    }
+
+    pub(super) fn input_ready(&mut self, id: StageId) {
+        let Some(stage) = self.stages.get_mut(&id) else { return };
+        stage.awaits_input = false;
+        if stage.phase == Phase::AwaitingInput {
+            self.enqueue(id);
         }
     }
 
@@ -289,8 +319,8 @@ impl TaskScheduler {
                 placed.push((partition, executor));
             }
         }
-        if !placed.is_empty() && stage.started == 0 {
-            stage.started = 1;
+        if !placed.is_empty() && stage.is_attempt_new() {
+            stage.started += 1;
             let (attempt, num_tasks) = (stage.attempt_id(), stage.spec.num_tasks);
             effects
                 .push(SchedulerEffect::Emit(RuntimeEvent::AttemptStarted { attempt, num_tasks }));

@@ -3,9 +3,9 @@
 use super::stage::{Phase, Stage};
 use super::{RunningTask, SchedulerEffect, TaskScheduler};
 use crate::{
-    CloseReason, ExecutorId, FailureCause, Incarnation, KillId, KillTask, PartitionId,
-    RuntimeEvent, SchedulerTimer, StageAttemptId, StageCompleted, StageFailure, StageId,
-    TaskAttemptId, TaskFailure, TaskOrigin, TaskOutcome, TaskReport,
+    CloseReason, ExecutorId, FailureCause, Incarnation, PartitionId, RuntimeEvent, SchedulerTimer,
+    StageAttemptId, StageCompleted, StageFailure, StageId, TaskAttemptId, TaskFailure, TaskOrigin,
+    TaskOutcome, TaskReport,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,7 +56,9 @@ impl TaskScheduler {
         stage.live.remove(&task_attempt);
         let counts = match stage.phase {
             Phase::Running | Phase::Queued | Phase::Deferred { .. } => true,
-            Phase::Stopping { .. } | Phase::BackingOff | Phase::Ended => false,
+            Phase::AwaitingInput | Phase::Stopping { .. } | Phase::BackingOff | Phase::Ended => {
+                false
+            }
         };
         if counts {
             if ending == Ending::Reported {
@@ -100,7 +102,11 @@ impl TaskScheduler {
             Phase::Ended => {
                 self.stages.remove(&attempt.stage);
             }
-            Phase::Deferred { .. } | Phase::Queued | Phase::Running | Phase::BackingOff => {}
+            Phase::Deferred { .. }
+            | Phase::Queued
+            | Phase::AwaitingInput
+            | Phase::Running
+            | Phase::BackingOff => {}
         }
     }
 
@@ -127,7 +133,11 @@ impl TaskScheduler {
     }
 
     /// The first failure of a gang, or any failure of a plain stage's task.
-    fn attempt_failed(&mut self, cause: FailureCause, effects: &mut Vec<SchedulerEffect>) {
+    pub(super) fn attempt_failed(
+        &mut self,
+        cause: FailureCause,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
         let id = cause.attempt.stage;
         let Some(stage) = self.stages.get_mut(&id) else { return };
         let verdict = stage.book_failure(&cause);
@@ -139,8 +149,17 @@ impl TaskScheduler {
             self.end_stage(id, failure, effects);
             return;
         }
+        let mut has_lost_input = false;
+        if let (TaskFailure::FetchFailed(failed), true) = (&cause.failure, stage.is_of_job) {
+            has_lost_input = true;
+            stage.awaits_input = true;
+            effects.push(SchedulerEffect::InputLost { stage: id, failed: *failed });
+        }
         if !stage.is_gang() {
             cause.origin.iter().for_each(|origin| self.retry_plain_task(id, origin.partition));
+            if has_lost_input {
+                self.stop_plain_attempt(&cause, effects);
+            }
             return;
         }
         let (next, delay) = (stage.next_attempt_id(), stage.spec.retry_delay);
@@ -151,6 +170,17 @@ impl TaskScheduler {
             effects
                 .push(SchedulerEffect::SetTimer { key: SchedulerTimer::Retry(next), after: delay });
         }
+    }
+
+    /// Its other tasks look for the same input: they are stopped and run again in the next attempt.
+    /// What has succeeded is kept.
+    fn stop_plain_attempt(&mut self, cause: &FailureCause, effects: &mut Vec<SchedulerEffect>) {
+        let Some(stage) = self.stages.get_mut(&cause.attempt.stage) else { return };
+        self.queue.remove(&stage.demand(), &stage.place());
+        stage.phase = Phase::Stopping { pauses: false };
+        let live = stage.live.iter().filter_map(|id| self.tasks.get(id));
+        stage.pending.extend(live.map(|task| task.partition));
+        self.stop_attempt(cause.attempt, CloseReason::Failed(cause.to_string()), effects);
     }
 
     fn retry_plain_task(&mut self, id: StageId, partition: PartitionId) {
@@ -175,94 +205,6 @@ impl TaskScheduler {
             effects.push(SchedulerEffect::StageCompleted(StageCompleted { attempt, reason }));
         }
         self.kill(attempt, live, &text, effects);
-    }
-
-    fn kill(
-        &mut self,
-        attempt: StageAttemptId,
-        tasks: Vec<TaskAttemptId>,
-        reason: &str,
-        effects: &mut Vec<SchedulerEffect>,
-    ) {
-        let Some(stage) = self.stages.get_mut(&attempt.stage) else { return };
-        let kill_id = KillId { attempt, kill: stage.kills };
-        let mut by_executor: BTreeMap<ExecutorId, Vec<TaskAttemptId>> = BTreeMap::new();
-        for id in tasks {
-            if let Some(task) = self.tasks.get_mut(&id).filter(|task| task.killed.is_none()) {
-                task.killed = Some(kill_id);
-                by_executor.entry(task.executor).or_default().push(id);
-            }
-        }
-        if by_executor.is_empty() {
-            return;
-        }
-        stage.kills += 1;
-        for (executor, tasks) in by_executor {
-            let kill = KillTask { tasks, reason: reason.to_owned() };
-            effects.push(SchedulerEffect::KillTask { executor, kill });
-        }
-        let overdue = (SchedulerTimer::KillOverdue(kill_id), Some(self.config.kill_grace));
-        let deadline = (SchedulerTimer::ZombieDeadline(kill_id), self.config.zombie_deadline);
-        for (key, after) in [overdue, deadline] {
-            if let Some(after) = after {
-                effects.push(SchedulerEffect::SetTimer { key, after });
-            }
-        }
-    }
-
-    /// A gang fails at once, with this kill as its cause: its other tasks may notice that one is
-    /// gone before that one has reported.
-    pub(super) fn kill_partition(
-        &mut self,
-        id: StageId,
-        partition: PartitionId,
-        reason: &str,
-        effects: &mut Vec<SchedulerEffect>,
-    ) {
-        let Some(stage) = self.stages.get(&id) else { return };
-        let mut live = stage.live.iter().filter_map(|id| Some((*id, self.tasks.get(id)?)));
-        let runs = |task: &RunningTask| task.partition == partition && task.killed.is_none();
-        let Some((task_attempt, task)) = live.find(|(_, task)| runs(task)) else { return };
-        let executor = task.executor;
-        let (attempt, fails) =
-            (stage.attempt_id(), stage.is_gang() && stage.phase == Phase::Running);
-        self.kill(attempt, vec![task_attempt], reason, effects);
-        if fails {
-            let origin = Some(TaskOrigin { partition, task_attempt, executor });
-            let failure = TaskFailure::Killed(reason.to_owned());
-            self.attempt_failed(FailureCause { attempt, origin, failure }, effects);
-        }
-    }
-
-    pub(super) fn kill_overdue(&mut self, kill: KillId, effects: &mut Vec<SchedulerEffect>) {
-        for (&task_attempt, task) in &mut self.tasks {
-            if task.killed == Some(kill) && !task.overdue {
-                task.overdue = true;
-                effects.push(SchedulerEffect::Emit(RuntimeEvent::TaskIgnoresKill {
-                    attempt: task.attempt,
-                    partition: task.partition,
-                    task_attempt,
-                    executor: task.executor,
-                }));
-            }
-        }
-    }
-
-    pub(super) fn zombie_deadline(&mut self, kill: KillId, effects: &mut Vec<SchedulerEffect>) {
-        let zombies = self.tasks.iter().filter(|(_, task)| task.killed == Some(kill));
-        let mut retired: BTreeMap<ExecutorId, TaskAttemptId> = BTreeMap::new();
-        for (task_attempt, task) in zombies {
-            retired.entry(task.executor).or_insert(*task_attempt);
-        }
-        for (executor, task) in retired {
-            let Some(known) = self.ledger.get(executor) else { continue };
-            let incarnation = known.incarnation;
-            effects.push(SchedulerEffect::RetireExecutor { executor, incarnation });
-            let reason =
-                format!("was retired: task {task} of {} does not heed its kill", kill.attempt);
-            self.executor_lost(executor, incarnation, &reason, effects);
-        }
-        self.defer_what_no_longer_fits(effects);
     }
 
     /// A life that is over before its joining was heard of must not join any more, and was the end
@@ -345,8 +287,10 @@ impl TaskScheduler {
             StageFailure::Shutdown => CloseReason::Shutdown,
             StageFailure::AttemptsExhausted { cause, .. }
             | StageFailure::InfrastructureExhausted { cause, .. }
-            | StageFailure::Aborted { cause } => CloseReason::Failed(cause.to_string()),
+            | StageFailure::Aborted { cause }
+            | StageFailure::Committed { cause, .. } => CloseReason::Failed(cause.to_string()),
             StageFailure::NotEnoughSlots { .. }
+            | StageFailure::DynamicAllocation { .. }
             | StageFailure::QueueFull { .. }
             | StageFailure::Refused { .. } => CloseReason::Failed(failure.to_string()),
         };
@@ -366,10 +310,10 @@ impl TaskScheduler {
         let Some(stage) = self.stages.get_mut(&id) else { return };
         self.queue.remove(&stage.demand(), &stage.place());
         stage.phase = Phase::Ended;
-        let attempts = stage.started;
+        let (attempts, next_attempt) = (stage.started, stage.first_attempt + stage.started);
         let failure = result.clone().err();
         effects.extend([
-            SchedulerEffect::StageEnded { stage: id, result },
+            SchedulerEffect::StageEnded { stage: id, next_attempt, result },
             SchedulerEffect::Emit(RuntimeEvent::StageCompleted { stage: id, attempts, failure }),
         ]);
         if stage.live.is_empty() {

@@ -2,8 +2,8 @@
 
 use super::wait_queue::{Demand, Place};
 use crate::{
-    ExecutorId, FailureCause, OnFailure, PartitionId, StageAttemptId, StageFailure, StageId,
-    StageKind, StageSpec, TaskAttemptId, TaskFailure,
+    ExecutorId, FailureCause, OfJob, OnFailure, PartitionId, StageAttemptId, StageFailure, StageId,
+    StageKind, StageSpec, SubmitStage, TaskAttemptId, TaskFailure,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,11 +18,18 @@ use std::collections::{BTreeMap, BTreeSet};
 ///               ▼                                      
 ///             Ended ◀── attempts used up, OnFailure::Abort, cancel, shutdown (from anywhere)
 /// ```
+///
+/// A stage of a job is taken out of line, into `AwaitingInput`, until its input is ready; so it is
+/// again when a task of it has not found its input.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Stage {
     pub(super) id: StageId,
     pub(super) spec: StageSpec,
     pub(super) phase: Phase,
+    /// Has a planner, who is told of lost inputs.
+    pub(super) is_of_job: bool,
+    pub(super) awaits_input: bool,
+    pub(super) first_attempt: u32,
     /// The current attempt, or the next one while none runs.
     pub(super) attempt: u32,
     /// Attempts started so far.
@@ -56,6 +63,8 @@ pub(super) enum Phase {
     Deferred { failed_checks: u32 },
     /// In the queue; a plain stage may have tasks running.
     Queued,
+    /// It fits, and its input is not ready.
+    AwaitingInput,
     /// All tasks are launched.
     Running,
     /// Failed; its killed tasks are ending. The pause before the next attempt may still last.
@@ -67,16 +76,28 @@ pub(super) enum Phase {
 }
 
 impl Stage {
-    pub(super) fn new(id: StageId, spec: StageSpec) -> Self {
-        let pending = match spec.kind {
-            StageKind::Barrier => BTreeSet::new(),
-            StageKind::Plain => (0..spec.num_tasks).map(PartitionId).collect(),
+    pub(super) fn new(submit: SubmitStage) -> Self {
+        let SubmitStage { stage: id, spec, of_job } = submit;
+        let is_of_job = of_job.is_some();
+        let OfJob { first_attempt, done } = of_job.unwrap_or_default();
+        let (pending, succeeded) = match spec.kind {
+            StageKind::Barrier => (BTreeSet::new(), 0),
+            StageKind::Plain => {
+                let done: BTreeSet<PartitionId> = done.iter().collect();
+                let all = (0..spec.num_tasks).map(PartitionId);
+                let pending: BTreeSet<_> = all.filter(|it| !done.contains(it)).collect();
+                let succeeded = spec.num_tasks - pending.len() as u32;
+                (pending, succeeded)
+            }
         };
         Stage {
             id,
             spec,
             phase: Phase::Queued,
-            attempt: 0,
+            is_of_job,
+            awaits_input: is_of_job,
+            first_attempt,
+            attempt: first_attempt,
             started: 0,
             failures: 0,
             losses: 0,
@@ -86,7 +107,7 @@ impl Stage {
             deferrals: 0,
             kills: 0,
             live: BTreeSet::new(),
-            succeeded: 0,
+            succeeded,
             pending,
             task_failures: BTreeMap::new(),
         }
@@ -105,6 +126,23 @@ impl Stage {
             StageKind::Barrier => true,
             StageKind::Plain => false,
         }
+    }
+
+    /// Goes on as the stage of this id whose killed tasks are still ending: waits for them, and
+    /// uses none of its names again.
+    pub(super) fn follow(&mut self, former: &Stage) {
+        self.phase = Phase::Stopping { pauses: false };
+        // The next attempt comes when the last of them has ended.
+        self.attempt = former.attempt.max(self.first_attempt.saturating_sub(1));
+        self.first_attempt = self.attempt + 1;
+        self.deferrals = former.deferrals;
+        self.kills = former.kills;
+        self.live.clone_from(&former.live);
+    }
+
+    /// Whether no task of the current attempt has been started.
+    pub(super) fn is_attempt_new(&self) -> bool {
+        self.attempt == self.first_attempt + self.started
     }
 
     /// Slots without which nothing of the stage can start.
@@ -138,7 +176,10 @@ impl Stage {
         let cause = cause.clone();
         match self.spec.on_failure {
             OnFailure::Abort => Some(StageFailure::Aborted { cause }),
-            OnFailure::Restart if infrastructure => {
+            OnFailure::RestartUnlessCommitted if self.succeeded > 0 => {
+                Some(StageFailure::Committed { committed: self.succeeded, cause })
+            }
+            OnFailure::Restart | OnFailure::RestartUnlessCommitted if infrastructure => {
                 let (losses, allowed) = (failures, self.spec.max_infrastructure_failures);
                 (losses > allowed).then_some(StageFailure::InfrastructureExhausted {
                     losses,
@@ -146,7 +187,8 @@ impl Stage {
                     cause,
                 })
             }
-            OnFailure::Restart => (failures >= self.spec.max_attempts)
+            OnFailure::Restart | OnFailure::RestartUnlessCommitted => (failures
+                >= self.spec.max_attempts)
                 .then_some(StageFailure::AttemptsExhausted { attempts: failures, cause }),
         }
     }
@@ -155,9 +197,10 @@ impl Stage {
     fn avoid(&mut self, cause: &FailureCause) {
         let may_be_at_fault = match &cause.failure {
             TaskFailure::Error(_) | TaskFailure::Panicked(_) | TaskFailure::NotStarted(_) => true,
-            TaskFailure::Killed(_) | TaskFailure::ExecutorLost(_) | TaskFailure::BarrierLost(_) => {
-                false
-            }
+            TaskFailure::Killed(_)
+            | TaskFailure::ExecutorLost(_)
+            | TaskFailure::BarrierLost(_)
+            | TaskFailure::FetchFailed(_) => false,
         };
         if let Some(origin) = cause.origin.filter(|_| may_be_at_fault) {
             *self.failed_on.entry(origin.executor).or_insert(0) += 1;

@@ -58,6 +58,8 @@ pub enum StagePhase {
         /// Whether slots that come free are kept for it.
         reserves: bool,
     },
+    /// It fits, and waits until the stages before it in its job have made its input.
+    AwaitingInput,
     /// All its tasks are launched.
     Running {
         /// Tasks that have succeeded.
@@ -75,11 +77,13 @@ pub enum StagePhase {
 }
 
 impl StagePhase {
-    /// One word: `deferred`, `queued`, `running`, `stopping`, `backing_off` or `ended`.
+    /// One word: `deferred`, `queued`, `awaiting_input`, `running`, `stopping`, `backing_off` or
+    /// `ended`.
     pub fn name(&self) -> &'static str {
         match self {
             StagePhase::Deferred { .. } => "deferred",
             StagePhase::Queued { .. } => "queued",
+            StagePhase::AwaitingInput => "awaiting_input",
             StagePhase::Running { .. } => "running",
             StagePhase::Stopping { .. } => "stopping",
             StagePhase::BackingOff => "backing_off",
@@ -105,6 +109,7 @@ impl fmt::Display for StagePhase {
                      it{keeps}"
                 )
             }
+            StagePhase::AwaitingInput => f.write_str("awaiting the output of the stages before it"),
             StagePhase::Running { succeeded } => {
                 write!(f, "running: {succeeded} tasks have succeeded")
             }
@@ -222,6 +227,7 @@ impl TaskScheduler {
                 reserves: self.queue.first_old() == Some(stage.place())
                     && self.reservation(stage.id).is_some(),
             },
+            Phase::AwaitingInput => StagePhase::AwaitingInput,
             Phase::Running => StagePhase::Running { succeeded: stage.succeeded },
             Phase::Stopping { .. } => {
                 let partition = |id| self.tasks.get(id).map(|task| task.partition);
@@ -245,20 +251,21 @@ mod tests {
             StagePhase::Deferred { required: 4, available: 2, checks_left: 3 },
             StagePhase::Queued { required: 4, free: 2, ahead: 1, reserves: false },
             StagePhase::Queued { required: 4, free: 2, ahead: 0, reserves: true },
+            StagePhase::AwaitingInput,
             StagePhase::Running { succeeded: 1 },
             StagePhase::Stopping { waiting_for },
             StagePhase::BackingOff,
             StagePhase::Ended,
         ];
         let names = phases.each_ref().map(StagePhase::name);
-        let expected =
-            ["deferred", "queued", "queued", "running", "stopping", "backing_off", "ended"];
-        assert_eq!(names, expected);
+        let expected = "deferred queued queued awaiting_input running stopping backing_off ended";
+        assert_eq!(names.join(" "), expected);
         let expected = [
             "deferred: needs 4 slots, all executors together have 2; 3 more checks may fail",
             "queued: needs 4 slots, 2 are free, 1 stages are before it",
             "queued: needs 4 slots, 2 are free, 0 stages are before it; \
              slots that come free are kept for it",
+            "awaiting the output of the stages before it",
             "running: 1 tasks have succeeded",
             "stopping: waits for the killed tasks of partition 1-2",
             "backing off before the next attempt",

@@ -77,7 +77,10 @@ impl Cluster {
         for stage in self.machine.stages.values().filter(|stage| stage.is_gang()) {
             let live = stage.live.len();
             match stage.phase {
-                Phase::Deferred { .. } | Phase::Queued | Phase::BackingOff => {
+                Phase::Deferred { .. }
+                | Phase::Queued
+                | Phase::AwaitingInput
+                | Phase::BackingOff => {
                     assert_eq!(live, 0, "{} waits and has tasks", stage.attempt_id());
                 }
                 Phase::Running => {
@@ -119,7 +122,8 @@ impl Cluster {
     fn submit(&mut self, spec: StageSpec) -> (StageId, Effects) {
         let stage = StageId(self.next_stage);
         self.next_stage += 1;
-        let effects = self.handle(SchedulerEvent::SubmitStage(SubmitStage { stage, spec }));
+        let effects =
+            self.handle(SchedulerEvent::SubmitStage(SubmitStage { stage, spec, of_job: None }));
         (stage, effects)
     }
 
@@ -274,7 +278,7 @@ fn stage_over(
 ) -> [SchedulerEffect; 2] {
     let result = failure.clone().map_or(Ok(()), Err);
     [
-        SchedulerEffect::StageEnded { stage, result },
+        SchedulerEffect::StageEnded { stage, next_attempt: attempts, result },
         SchedulerEffect::Emit(RuntimeEvent::StageCompleted { stage, attempts, failure }),
     ]
 }
@@ -357,7 +361,7 @@ fn timers(effects: &Effects) -> Vec<(SchedulerTimer, Duration)> {
 
 fn results(effects: &Effects) -> Vec<(StageId, Result<(), StageFailure>)> {
     let result = |effect: &SchedulerEffect| {
-        let SchedulerEffect::StageEnded { stage, result } = effect else { return None };
+        let SchedulerEffect::StageEnded { stage, result, .. } = effect else { return None };
         Some((*stage, result.clone()))
     };
     effects.iter().filter_map(result).collect()

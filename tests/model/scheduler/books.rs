@@ -105,6 +105,7 @@ impl Outcome {
             TaskFailure::Killed(_) => Outcome::Killed,
             TaskFailure::ExecutorLost(_) => Outcome::ExecutorLost,
             TaskFailure::BarrierLost(_) => Outcome::BarrierLost,
+            TaskFailure::FetchFailed(_) => panic!("no stage here has input"),
         }
     }
 
@@ -170,6 +171,9 @@ impl Stage {
             Err(StageFailure::InfrastructureExhausted { .. }) => Ended::InfrastructureExhausted,
             Err(StageFailure::Aborted { .. }) => Ended::Aborted,
             Err(StageFailure::Refused { .. }) => panic!("said by the shell only"),
+            Err(StageFailure::Committed { .. } | StageFailure::DynamicAllocation { .. }) => {
+                panic!("asked for by no stage here")
+            }
         };
         let success = matches!(ended, Ended::Succeeded | Ended::SucceededAfterFailure);
         let fault = if self.ended.is_some() {

@@ -6,6 +6,7 @@ use phalanx::protocol::{
     SchedulerTimer, StageFailure, TaskAttemptId, TaskFailure, TaskOutcome, TaskReport,
     TaskScheduler,
 };
+use std::mem::discriminant;
 
 /// Every task that the scheduler counts as running, as it would report its success.
 fn running(scheduler: &TaskScheduler) -> Vec<TaskReport> {
@@ -282,13 +283,19 @@ impl Scheduler for AnswersAtOnce {
         let answer = match event.clone() {
             SchedulerEvent::CancelStage { stage, reason } => Some(SchedulerEffect::StageEnded {
                 stage,
+                next_attempt: 0,
                 result: Err(StageFailure::Cancelled { reason }),
             }),
             SchedulerEvent::Shutdown => Some(SchedulerEffect::Drained),
             _ => None,
         };
         self.0.handle(event, effects);
-        effects.extend(answer.filter(|answer| !effects.contains(answer)));
+        let is_said = |answer: &SchedulerEffect| {
+            effects.iter().any(|it| discriminant(it) == discriminant(answer))
+        };
+        if let Some(answer) = answer.filter(|answer| !is_said(answer)) {
+            effects.push(answer);
+        }
     }
 
     fn shipped(&self) -> &TaskScheduler {

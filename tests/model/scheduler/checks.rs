@@ -41,6 +41,7 @@ fn limits() -> SchedulerConfig {
         kill_grace: SOON,
         zombie_deadline: None,
         queue_max: 9,
+        dynamic_allocation: false,
     }
 }
 

@@ -26,7 +26,7 @@ impl<S: Scheduler> State<S> {
                     }
                 }
             }
-            SchedulerEffect::StageEnded { stage, result } => {
+            SchedulerEffect::StageEnded { stage, result, .. } => {
                 self.end_stage(config, stage, result, step);
             }
             SchedulerEffect::RetireExecutor { executor, incarnation } => {
@@ -52,7 +52,9 @@ impl<S: Scheduler> State<S> {
                 }
                 self.stopped = Stopped::Drained;
             }
-            SchedulerEffect::StageCompleted(_)
+            SchedulerEffect::AwaitsInput(_)
+            | SchedulerEffect::InputLost { .. }
+            | SchedulerEffect::StageCompleted(_)
             | SchedulerEffect::KeepPayload { .. }
             | SchedulerEffect::DiscardPayloads(_) => {}
         }

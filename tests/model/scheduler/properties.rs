@@ -85,7 +85,7 @@ fn all_fits<S: Scheduler>(config: &Config<S>, state: &State<S>) -> bool {
     let (kind, priority) = (StageKind::Barrier, i32::MAX);
     let resources = TaskResources::default();
     let spec = StageSpec { num_tasks, kind, priority, resources, ..config.stages[0].clone() };
-    let submit = SubmitStage { stage: stage_id(config.stages.len()), spec };
+    let submit = SubmitStage { stage: stage_id(config.stages.len()), spec, of_job: None };
     let mut effects = Vec::new();
     state.scheduler.clone().handle(SchedulerEvent::SubmitStage(submit), &mut effects);
     let launched = effects.iter().map(|effect| match effect {

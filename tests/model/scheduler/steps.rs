@@ -43,7 +43,10 @@ impl<S: Scheduler> State<S> {
                 let stage = self.stages.len();
                 self.stages.push(Stage::default());
                 let (stage, spec) = (stage_id(stage), config.stages[stage].clone());
-                self.tell(config, SchedulerEvent::SubmitStage(SubmitStage { stage, spec }));
+                self.tell(
+                    config,
+                    SchedulerEvent::SubmitStage(SubmitStage { stage, spec, of_job: None }),
+                );
             }
             Action::Join { executor } => {
                 self.budget.joins -= 1;
@@ -187,7 +190,9 @@ impl<S: Scheduler> State<S> {
                 let found = self.task_of(*stage, *partition);
                 return found.is_none_or(|(_, it)| it.killed).then_some(Fault::LateActed);
             }
-            SchedulerEvent::SubmitStage(_) | SchedulerEvent::Shutdown => return None,
+            SchedulerEvent::SubmitStage(_)
+            | SchedulerEvent::InputReady(_)
+            | SchedulerEvent::Shutdown => return None,
         };
         let is_old = self.stage(attempt).attempt > Some(attempt.attempt);
         (is_late || is_old).then_some(if is_old { Fault::OldActed } else { Fault::LateActed })
@@ -263,6 +268,7 @@ impl<S: Scheduler> State<S> {
             }
             SchedulerEvent::BarrierLost { .. }
             | SchedulerEvent::SubmitStage(_)
+            | SchedulerEvent::InputReady(_)
             | SchedulerEvent::CancelStage { .. }
             | SchedulerEvent::TimerFired(_)
             | SchedulerEvent::Shutdown => {}

@@ -59,6 +59,10 @@ impl BudgetsAreKept {
                     && *losses == allowed + 1
                     && self.losses.get(&stage) == Some(losses)
             }
+            StageFailure::Committed { committed, .. } => {
+                spec.on_failure == OnFailure::RestartUnlessCommitted && *committed > 0
+            }
+            StageFailure::DynamicAllocation { .. } => false,
             StageFailure::Aborted { .. } => spec.on_failure == OnFailure::Abort,
             StageFailure::NotEnoughSlots { required, available, checks, interval, .. } => {
                 let (since, _) = self.deferred.get(&stage).copied().unwrap_or((now, 0));
@@ -133,7 +137,7 @@ impl Invariant for BudgetsAreKept {
                 SchedulerEffect::Emit(RuntimeEvent::AttemptStarted { attempt, .. }) => {
                     self.attempt_starts(facts, now, *attempt)?;
                 }
-                SchedulerEffect::StageEnded { stage, result: Err(failure) } => {
+                SchedulerEffect::StageEnded { stage, result: Err(failure), .. } => {
                     self.ended(facts, now, *stage, failure)?;
                 }
                 _ => {}

@@ -55,6 +55,10 @@ impl EventsAreInOrder {
             RuntimeEvent::StageCompleted { stage, .. } => {
                 self.submitted.contains(stage) && self.completed.insert(*stage)
             }
+            // No jobs are simulated.
+            RuntimeEvent::JobStarted { .. }
+            | RuntimeEvent::OutputsForgotten { .. }
+            | RuntimeEvent::JobEnded { .. } => false,
             RuntimeEvent::ExecutorJoined { .. }
             | RuntimeEvent::ExecutorLost { .. }
             | RuntimeEvent::RoundOpened { .. }

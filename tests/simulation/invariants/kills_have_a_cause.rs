@@ -46,7 +46,7 @@ impl Invariant for KillsHaveACause {
                 {
                     Self::all_are_told(facts, cause.attempt)?;
                 }
-                SchedulerEffect::StageEnded { stage, result: Err(_) } => {
+                SchedulerEffect::StageEnded { stage, result: Err(_), .. } => {
                     if let Some(attempt) = facts.stages[stage].attempts.last() {
                         Self::all_are_told(facts, *attempt)?;
                     }

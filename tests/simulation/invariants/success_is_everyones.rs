@@ -53,7 +53,7 @@ impl Invariant for SuccessIsEveryones {
                 SchedulerEffect::DiscardPayloads(stage) => {
                     self.kept.remove(stage);
                 }
-                SchedulerEffect::StageEnded { stage, result: Ok(()) } => {
+                SchedulerEffect::StageEnded { stage, result: Ok(()), .. } => {
                     self.succeeded(facts, *stage)?;
                 }
                 _ => {}

@@ -69,7 +69,7 @@ fn two_gangs_that_fit_together_run_together() {
 fn a_known_id_is_ignored_while_its_stage_runs() {
     let mut cluster = Cluster::of(&[2]);
     let (stage, _) = cluster.submit(gang(2));
-    let again = SubmitStage { stage, spec: plain(1) };
+    let again = SubmitStage { stage, spec: plain(1), of_job: None };
     cluster.ignores(SchedulerEvent::SubmitStage(again));
 }
 
@@ -79,7 +79,7 @@ fn a_known_id_is_ignored_while_its_stage_waits() {
     cluster.submit(gang(2));
     for spec in [gang(1), gang(3)] {
         let (stage, _) = cluster.submit(spec.clone());
-        cluster.ignores(SchedulerEvent::SubmitStage(SubmitStage { stage, spec }));
+        cluster.ignores(SchedulerEvent::SubmitStage(SubmitStage { stage, spec, of_job: None }));
     }
 }
 
@@ -88,7 +88,11 @@ fn a_known_id_is_ignored_while_killed_tasks_of_its_stage_are_ending() {
     let mut cluster = Cluster::of(&[2]);
     let (stage, _) = cluster.submit(gang(2));
     cluster.cancel(stage);
-    cluster.ignores(SchedulerEvent::SubmitStage(SubmitStage { stage, spec: gang(2) }));
+    cluster.ignores(SchedulerEvent::SubmitStage(SubmitStage {
+        stage,
+        spec: gang(2),
+        of_job: None,
+    }));
 }
 
 #[test]

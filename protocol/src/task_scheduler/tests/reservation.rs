@@ -32,6 +32,7 @@ fn reserves(cluster: &Cluster, gang: StageId) -> bool {
     match cluster.phase(gang) {
         StagePhase::Queued { reserves, .. } => reserves,
         other @ (StagePhase::Deferred { .. }
+        | StagePhase::AwaitingInput
         | StagePhase::Running { .. }
         | StagePhase::Stopping { .. }
         | StagePhase::BackingOff

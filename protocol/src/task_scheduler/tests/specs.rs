@@ -10,6 +10,7 @@ pub(super) fn config() -> SchedulerConfig {
         kill_grace: GRACE,
         zombie_deadline: None,
         queue_max: 100,
+        dynamic_allocation: false,
     }
 }
 

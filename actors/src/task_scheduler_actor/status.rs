@@ -1,0 +1,39 @@
+//! What the scheduler is asked for.
+
+use super::TaskSchedulerActor;
+use crate::{GetStageStatus, GetStatus, GetSyncStatus, RuntimeStatus, SyncStatus};
+use actix::prelude::*;
+use phalanx_protocol::StageStatus;
+
+impl Handler<GetStageStatus> for TaskSchedulerActor {
+    type Result = Option<StageStatus>;
+
+    fn handle(
+        &mut self,
+        GetStageStatus(stage): GetStageStatus,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        self.machine.stage_status(stage)
+    }
+}
+
+impl Handler<GetSyncStatus> for TaskSchedulerActor {
+    type Result = ResponseFuture<Option<SyncStatus>>;
+
+    fn handle(&mut self, message: GetSyncStatus, _ctx: &mut Self::Context) -> Self::Result {
+        let asked = self.coordinator.as_ref().map(|coordinator| coordinator.send(message));
+        // A coordinator that is gone has no rounds.
+        Box::pin(async { asked?.await.ok().flatten() })
+    }
+}
+
+impl Handler<GetStatus> for TaskSchedulerActor {
+    type Result = MessageResult<GetStatus>;
+
+    fn handle(&mut self, _: GetStatus, _ctx: &mut Self::Context) -> Self::Result {
+        MessageResult(RuntimeStatus {
+            executors: self.machine.executors().collect(),
+            stages: self.machine.stages().collect(),
+        })
+    }
+}

@@ -1,0 +1,222 @@
+//! A job that was handed in.
+
+use crate::{BoxError, FailureCause, Runtime, StageId};
+use actix::Addr;
+use phalanx_actors::{JobEnded, Payload, PlannerActor, Tell, runs_async_tasks};
+use phalanx_protocol::{JobFailure, JobId, PlannerEvent};
+use std::error::Error;
+use std::fmt;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::sync::{oneshot, watch};
+
+/// A submitted job. Await it (or [`wait`](JobHandle::wait) for it) to get its value, or why there
+/// is none.
+///
+/// Dropping it lets the job run on; [`cancel`](JobControl::cancel) ends it.
+#[must_use = "the job runs on, but its result is lost"]
+pub struct JobHandle<R> {
+    control: JobControl,
+    ended: oneshot::Receiver<JobEnded>,
+    /// Taken when the job has ended.
+    finish: Option<Finish<R>>,
+}
+
+type Finish<R> = Box<dyn FnOnce(Vec<Payload>) -> R + Send>;
+type Outcome = Option<Result<(), JobFailure>>;
+
+/// The controls of a job, apart from its result: any number of clones, from any thread.
+#[derive(Clone)]
+pub struct JobControl {
+    id: JobId,
+    name: Arc<str>,
+    stages: Arc<[StageId]>,
+    planner: Addr<PlannerActor>,
+    outcome: watch::Receiver<Outcome>,
+}
+
+impl<R: 'static> JobHandle<R> {
+    pub(super) fn new(
+        runtime: &Runtime,
+        id: JobId,
+        name: String,
+        stages: Vec<StageId>,
+        finish: impl FnOnce(Vec<Payload>) -> R + Send + 'static,
+    ) -> (oneshot::Sender<JobEnded>, watch::Sender<Outcome>, Self) {
+        let (tell, ended) = oneshot::channel();
+        let (outcome, watched) = watch::channel(None);
+        let planner = runtime.planner().clone();
+        let (name, stages) = (name.into(), stages.into());
+        let control = JobControl { id, name, stages, planner, outcome: watched };
+        let finish: Option<Finish<R>> = Some(Box::new(finish));
+        (tell, outcome, JobHandle { control, ended, finish })
+    }
+
+    /// The same job, and then this of its value.
+    pub(super) fn then<S: 'static>(
+        self,
+        next: impl FnOnce(R) -> S + Send + 'static,
+    ) -> JobHandle<S> {
+        let JobHandle { control, ended, finish } = self;
+        let finish = finish
+            .map(|finish| Box::new(move |values: Vec<Payload>| next(finish(values))) as Finish<S>);
+        JobHandle { control, ended, finish }
+    }
+
+    /// The controls, to be kept while this handle is awaited elsewhere.
+    pub fn control(&self) -> JobControl {
+        self.control.clone()
+    }
+
+    /// Blocks the thread until the job has ended. Refused on a thread that runs async tasks, where
+    /// the job might wait for this very thread: await the handle there.
+    ///
+    /// # Errors
+    /// Why there is no result.
+    pub fn wait(self) -> Result<R, JobError> {
+        if runs_async_tasks() {
+            let reason = "wait() would block a thread that runs async tasks; await the handle";
+            let failure = JobFailure::Refused { reason: reason.to_owned() };
+            return Err(self.control.error(failure, None));
+        }
+        pollster::block_on(self)
+    }
+}
+
+impl<R> Deref for JobHandle<R> {
+    type Target = JobControl;
+
+    fn deref(&self) -> &JobControl {
+        &self.control
+    }
+}
+
+impl<R: 'static> Future for JobHandle<R> {
+    type Output = Result<R, JobError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // No answer: the runtime is gone.
+        let ended = match ready!(Pin::new(&mut self.ended).poll(cx)) {
+            Ok(ended) => ended.result,
+            Err(_) => Err((JobFailure::Shutdown, None)),
+        };
+        let finish = self.finish.take().expect("a handle is not polled after its result");
+        Poll::Ready(match ended {
+            Ok(values) => Ok(finish(values)),
+            Err((failure, source)) => Err(self.control.error(failure, source)),
+        })
+    }
+}
+
+impl JobControl {
+    /// The job's id.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// The job's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its stages, parents before children; the last one is the result stage. Those whose outputs
+    /// are there already are skipped.
+    pub fn stages(&self) -> &[StageId] {
+        &self.stages
+    }
+
+    /// Ends the job, with all of its stages that no other job needs. Without effect if it has its
+    /// result.
+    pub fn cancel(&self, reason: impl Into<String>) {
+        let (job, reason) = (self.id, reason.into());
+        self.planner.do_send(Tell(PlannerEvent::CancelJob { job, reason }));
+    }
+
+    /// How the job ended; `None` while it has no result. A runtime that is gone ended it, too.
+    pub fn outcome(&self) -> Option<Result<(), JobFailure>> {
+        // In this order: what was told before the teller went away is known then.
+        let is_gone = self.outcome.has_changed().is_err();
+        let known = self.outcome.borrow().clone();
+        known.or_else(|| is_gone.then_some(Err(JobFailure::Shutdown)))
+    }
+
+    fn error(&self, failure: JobFailure, source: Option<BoxError>) -> JobError {
+        let (job, name) = (self.id, self.name.to_string());
+        JobError { job, name, failure: Box::new(failure), source }
+    }
+}
+
+impl fmt::Debug for JobControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobControl")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("stages", &self.stages)
+            .field("outcome", &self.outcome())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R> fmt::Debug for JobHandle<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("JobHandle").field(&self.control).finish()
+    }
+}
+
+/// A job that ended without a result: which stage, which task, which attempt, why, and the task's
+/// own error as [`Error::source`].
+#[derive(Debug)]
+pub struct JobError {
+    job: JobId,
+    name: String,
+    /// Boxed to keep results small.
+    failure: Box<JobFailure>,
+    source: Option<BoxError>,
+}
+
+impl JobError {
+    /// The job.
+    pub fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// What ended it.
+    pub fn failure(&self) -> &JobFailure {
+        &self.failure
+    }
+
+    /// The task that failed first in the last attempt of the stage that failed, if one did.
+    pub fn first_cause(&self) -> Option<&FailureCause> {
+        match &*self.failure {
+            JobFailure::Stage { failure, .. } => failure.first_cause(),
+            JobFailure::UnsupportedChain { .. }
+            | JobFailure::Refused { .. }
+            | JobFailure::Cancelled { .. }
+            | JobFailure::Shutdown => None,
+        }
+    }
+
+    /// Whether someone cancelled it.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(*self.failure, JobFailure::Cancelled { .. })
+    }
+
+    /// The error that the first failing task returned, if it returned one.
+    pub fn into_source(self) -> Option<BoxError> {
+        self.source
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "job {} '{}' {}", self.job, self.name, self.failure)
+    }
+}
+
+impl Error for JobError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,86 @@
+//! Rows of one partition, and what stops a task while it makes them.
+
+use super::TaskEnv;
+use crate::{BoxError, TaskResult, blocking};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// The rows of one partition, made one by one as they are asked for.
+///
+/// If a row cannot be made (a file cannot be read, the output of an earlier stage is gone, the task
+/// was killed), the task ends there: as by a panic, the code that asked for the row is unwound, but
+/// the failure is the error.
+pub struct Rows<T>(Box<dyn Iterator<Item = T>>);
+
+impl<T> fmt::Debug for Rows<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rows").field("size_hint", &self.0.size_hint()).finish_non_exhaustive()
+    }
+}
+
+impl<T> Iterator for Rows<T> {
+    type Item = T;
+
+    #[inline]
+    fn next(&mut self) -> Option<T> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl<T: 'static> Rows<T> {
+    pub(super) fn new(rows: impl IntoIterator<Item = T, IntoIter: 'static>) -> Self {
+        Rows(Box::new(rows.into_iter()))
+    }
+}
+
+/// What unwinds a task that cannot go on.
+struct Stopped(BoxError);
+
+/// Ends the task with this error, from inside of an iterator.
+pub(super) fn stop(error: impl Into<BoxError>) -> ! {
+    resume_unwind(Box::new(Stopped(error.into())))
+}
+
+/// What a value is, or the end of the task.
+pub(super) fn or_stop<T>(result: Result<T, impl Into<BoxError>>) -> T {
+    result.unwrap_or_else(|error| stop(error))
+}
+
+/// Runs the code of a task that makes rows.
+pub(super) fn run<R>(
+    ctx: blocking::BarrierTaskContext,
+    code: impl FnOnce(&TaskEnv) -> TaskResult<R>,
+) -> TaskResult<R> {
+    let env = TaskEnv { ctx };
+    match catch_unwind(AssertUnwindSafe(|| code(&env))) {
+        Ok(result) => result,
+        Err(panic) => match panic.downcast::<Stopped>() {
+            Ok(stopped) => Err(stopped.0),
+            Err(panic) => resume_unwind(panic),
+        },
+    }
+}
+
+/// Rows between two looks whether the task was killed.
+const LOOK_EVERY: u32 = 256;
+
+impl TaskEnv {
+    /// The rows, until the task is killed.
+    pub(super) fn until_killed<T>(
+        &self,
+        rows: impl Iterator<Item = T> + 'static,
+    ) -> impl Iterator<Item = T> + 'static {
+        let (ctx, mut left) = (self.ctx.clone(), 0);
+        rows.inspect(move |_| {
+            if left == 0 {
+                or_stop(ctx.check_killed());
+                left = LOOK_EVERY;
+            }
+            left -= 1;
+        })
+    }
+}
