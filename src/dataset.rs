@@ -2,17 +2,25 @@
 
 mod actions;
 mod barrier_dataset;
+mod csv;
 mod explain;
+mod input_file;
 mod job;
 mod job_handle;
 mod operators;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod rows;
 mod shuffle;
 mod source;
 
 use crate::{OnFailure, Runtime, Stage, Tasks, blocking};
 pub use barrier_dataset::BarrierDataset;
+pub use csv::CsvError;
+pub use input_file::FileError;
 pub use job_handle::{JobControl, JobError, JobHandle};
+#[cfg(feature = "parquet")]
+pub use parquet::{ParquetError, ParquetRow};
 use phalanx_protocol::{DatasetNode, Dependency, Lineage};
 pub use rows::Rows;
 use shuffle::Shuffle;
@@ -74,6 +82,8 @@ struct Meta {
     num_partitions: usize,
     from_barrier: bool,
     parents: Vec<Parent>,
+    /// How many datasets are upon each other, this one included.
+    depth: usize,
     /// Why no job can run on it.
     refusal: Option<String>,
 }
@@ -92,10 +102,19 @@ impl Parent {
     }
 }
 
+/// More datasets than this upon each other are refused: making a row goes through all of one stage,
+/// and each takes some room on the stack of its task.
+const DEPTH_MAX: usize = 512;
+
 impl Meta {
+    fn new(name: &'static str, num_partitions: usize, parents: Vec<Parent>) -> Meta {
+        let depth = parents.iter().map(|parent| parent.meta().depth).max().unwrap_or(0) + 1;
+        Meta { name, num_partitions, from_barrier: false, parents, depth, refusal: None }
+    }
+
     fn narrow(name: &'static str, num_partitions: usize, parents: &[&Arc<Meta>]) -> Meta {
-        let parents = parents.iter().map(|parent| Parent::Narrow((*parent).clone())).collect();
-        Meta { name, num_partitions, from_barrier: false, parents, refusal: None }
+        let parents = parents.iter().map(|parent| Parent::Narrow((*parent).clone()));
+        Meta::new(name, num_partitions, parents.collect())
     }
 
     fn refused(mut self, refusal: Option<String>) -> Meta {
@@ -181,7 +200,18 @@ impl<T: 'static> Dataset<T> {
     /// One that is made of this one.
     fn derived<U>(&self, meta: Meta, compute: Compute<U>) -> Dataset<U> {
         let (runtime, settings) = (self.runtime.clone(), self.settings.clone());
-        Dataset { runtime, meta: Arc::new(meta), compute, settings }
+        if meta.depth <= DEPTH_MAX {
+            return Dataset { runtime, meta: Arc::new(meta), compute, settings };
+        }
+        // Nothing that goes deeper is kept, however long the program goes on so.
+        let refusal = format!(
+            "it is made of more than {DEPTH_MAX} datasets, each of the one before: do more in one \
+             operation, or collect() on the way and go on from parallelize()"
+        );
+        let mut top = Meta::new(meta.name, meta.num_partitions, Vec::new()).refused(Some(refusal));
+        top.depth = DEPTH_MAX + 1;
+        let compute = Arc::new(|_: usize, _: &TaskEnv| unreachable!("no job runs on it"));
+        Dataset { runtime, meta: Arc::new(top), compute, settings }
     }
 
     /// How many partitions it has: the number of tasks that make it.
@@ -197,7 +227,8 @@ impl<T: 'static> Dataset<T> {
 
     /// Changes what holds for the stages of jobs on this dataset, and on those made of it later:
     /// name, resources, attempts, delays, priority, timeouts, checkpoints, and what happens when
-    /// the result gang fails. What a job decides itself (kind and number of tasks) is not taken.
+    /// the result gang fails. Those of the dataset whose action is called hold for all stages of
+    /// the job. What a job decides itself (kind and number of tasks) is not taken.
     ///
     /// ```
     /// # use phalanx::{OnFailure, Runtime};

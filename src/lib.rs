@@ -53,7 +53,11 @@ pub use barrier_task_context::{BarrierTaskContext, CollectiveError};
 pub use checkpoint::{CheckpointError, Restored};
 pub use cluster::{Cluster, ClusterError};
 pub use config::{Config, ConfigError};
-pub use dataset::{BarrierDataset, Dataset, JobControl, JobError, JobHandle, Rows};
+pub use dataset::{
+    BarrierDataset, CsvError, Dataset, FileError, JobControl, JobError, JobHandle, Rows,
+};
+#[cfg(feature = "parquet")]
+pub use dataset::{ParquetError, ParquetRow};
 pub use event_stream::{EventStream, EventStreamError};
 pub use phalanx_actors::remote::{TlsFiles, Token};
 pub use phalanx_actors::{BoxError, EventRecord, JobStatus, JobsStatus, RuntimeStatus, SyncStatus};

@@ -1,6 +1,7 @@
 //! What to run.
 
 mod named;
+mod of_job;
 
 use crate::checkpoint::Checkpoints;
 use crate::reduce::SharedFold;
@@ -114,7 +115,8 @@ impl Stage<Tasks> {
     }
 
     /// Hands the stage in. Each task runs `code` on a thread of its own, so that it may block and a
-    /// gang of any size is complete.
+    /// gang of any size is complete. (A task of a plain stage may get one that another task has
+    /// left.)
     pub fn run_blocking<T, F>(self, runtime: &Runtime, code: F) -> StageHandle<T>
     where
         F: Fn(blocking::BarrierTaskContext) -> TaskResult<T> + Send + Sync + 'static,
@@ -176,30 +178,6 @@ impl Stage<Tasks> {
     /// Says why a runtime would refuse the stage.
     pub fn spec(self, config: &Config) -> Result<StageSpec, String> {
         spec(self.options, self.partitions.0, config)
-    }
-}
-
-/// For the stages of jobs, which are made from settings.
-impl Stage<Tasks> {
-    pub(crate) fn name_of(&self) -> &str {
-        &self.options.name
-    }
-
-    pub(crate) fn on_failure_of(&self) -> OnFailure {
-        self.options.on_failure
-    }
-
-    pub(crate) fn of_kind(mut self, kind: StageKind) -> Self {
-        self.options.kind = kind;
-        self
-    }
-
-    pub(crate) fn spec_of(&self, num_tasks: usize, config: &Config) -> Result<StageSpec, String> {
-        spec(self.options.clone(), num_tasks, config)
-    }
-
-    pub(crate) fn shared(&self, runtime: &Runtime, num_tasks: usize) -> Arc<StageShared> {
-        shared(runtime, &self.options, num_tasks).0
     }
 }
 

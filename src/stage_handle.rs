@@ -5,7 +5,7 @@ use crate::{Progress, StageError, StageFailure, StageId, StageStatus};
 use actix::Addr;
 use phalanx_actors::{
     CancelStage, GetStageStatus, GetSyncStatus, KillPartition, Payload, StageEnded, SyncStatus,
-    TaskSchedulerActor, runs_async_tasks,
+    TaskSchedulerActor, current_task, runs_async_tasks,
 };
 use phalanx_protocol::PartitionId;
 use std::fmt;
@@ -14,6 +14,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::sync::{oneshot, watch};
+
+/// Why a stage or job is cancelled that a task waited for.
+pub(crate) const WAITER_KILLED: &str = "the task that waited for it was killed";
 
 /// A submitted stage. Await it (or [`wait`](StageHandle::wait) for it) to get the tasks' values in
 /// partition order, or why there are none.
@@ -68,7 +71,9 @@ impl<T: 'static> StageHandle<T> {
     }
 
     /// Blocks the thread until the stage has ended. Refused on a thread that runs async tasks,
-    /// where the stage might wait for this very thread: await the handle there.
+    /// where the stage might wait for this very thread: await the handle there. In a blocking task
+    /// it waits as long as the task is not killed, and then cancels the stage; the stage needs
+    /// slots that the task does not hold.
     ///
     /// # Errors
     /// Why there is no result.
@@ -82,7 +87,19 @@ impl<T: 'static> StageHandle<T> {
                 source: None,
             });
         }
-        pollster::block_on(self)
+        let Some(task) = current_task() else { return pollster::block_on(self) };
+        let control = self.control();
+        pollster::block_on(task.killed().run_until_cancelled(self)).unwrap_or_else(|| {
+            let reason = WAITER_KILLED.to_owned();
+            control.cancel(reason.clone());
+            let failure = Box::new(StageFailure::Cancelled { reason });
+            Err(StageError {
+                stage: control.id,
+                name: control.name.to_string(),
+                failure,
+                source: None,
+            })
+        })
     }
 }
 

@@ -1,6 +1,11 @@
 //! Datasets and their jobs, through the public API.
 
-use phalanx::{Runtime, TaskResult};
+use phalanx::{
+    Dataset, JobFailure, OnFailure, Runtime, RuntimeEvent, StageFailure, TaskFailure, TaskResult,
+};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 #[test]
 fn rows_go_through_a_gang_and_back() -> TaskResult<()> {
@@ -8,33 +13,268 @@ fn rows_go_through_a_gang_and_back() -> TaskResult<()> {
     let numbers = runtime.parallelize(0..9, 3).map(|number| number * 2);
     let gang = numbers.barrier().map_partitions(|ctx, rows| {
         let mine: Vec<i32> = rows.collect();
-        let sizes = ctx.all_gather(&mine.len())?;
-        assert_eq!(sizes, [3, 3, 3]);
+        assert_eq!(ctx.all_gather(&mine.len())?, [3, 3, 3]);
         Ok(mine)
     });
     assert!(gang.is_barrier() && !numbers.is_barrier());
     assert_eq!(gang.collect().wait()?, [0, 2, 4, 6, 8, 10, 12, 14, 16]);
     assert_eq!(gang.count().wait()?, 9);
+    assert_eq!(gang.reduce(i32::max).wait()?, Some(16));
     assert_eq!(gang.take(4).wait()?, [0, 2, 4, 6]);
+    assert_eq!(gang.take(100).wait()?.len(), 9);
     assert_eq!(gang.first().wait()?, Some(0));
     Ok(())
 }
 
 #[test]
-fn rows_go_through_a_shuffle() -> TaskResult<()> {
-    let runtime = Runtime::with_slots(4)?;
-    let numbers = runtime.parallelize(0..100, 10).repartition(4);
+fn every_operation_makes_the_rows_it_says() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(2)?;
+    let numbers = runtime.parallelize(0..7, 3);
+    let parts =
+        |dataset: &Dataset<i32>| dataset.collect_partitions(0..dataset.num_partitions()).wait();
+    assert_eq!(parts(&numbers)?, [vec![0, 1], vec![2, 3], vec![4, 5, 6]]);
+    assert_eq!(parts(&numbers.filter(|it| it % 2 == 1))?, [vec![1], vec![3], vec![5]]);
+    assert_eq!(parts(&numbers.flat_map(|it| [it; 2]).coalesce(1))?.concat().len(), 14);
+    assert_eq!(parts(&numbers.map_partitions(|rows| Ok([rows.sum()])))?, [[1], [5], [15]]);
+    let indices = numbers.map_partitions_with_index(|index, rows| Ok([(index, rows.count())]));
+    assert_eq!(indices.collect().wait()?, [(0, 2), (1, 2), (2, 3)]);
+    let zipped = numbers.zip(&numbers.map(|it| it.to_string())).collect().wait()?;
+    assert_eq!(zipped[6], (6, "6".to_owned()));
+    let both = numbers.union(&runtime.from_partitions([vec![7], vec![]]));
+    assert_eq!(parts(&both)?[3..], [vec![7], vec![]]);
+    assert_eq!(parts(&both.coalesce(2))?, [vec![0, 1, 2, 3], vec![4, 5, 6, 7]]);
+    assert_eq!(parts(&both.coalesce(9))?, parts(&both)?);
+    assert_eq!(parts(&both.prune_partitions(|index| index > 1))?[..2], [vec![4, 5, 6], vec![7]]);
+    // Dealt out from each partition's own place.
+    assert_eq!(parts(&numbers.repartition(2))?, [vec![0, 3, 4, 6], vec![1, 2, 5]]);
+    let groups = numbers.group_by(|it| it % 2).collect().wait()?;
+    let evens = groups.iter().find(|(key, _)| *key == 0);
+    assert_eq!((groups.len(), evens), (2, Some(&(0, vec![0, 2, 4, 6]))));
+    let sums = numbers.map(|it| (it % 3, it)).reduce_by_key(|a, b| a + b).collect().wait()?;
+    let mut sums = sums;
+    sums.sort_unstable();
+    assert_eq!(sums, [(0, 9), (1, 5), (2, 7)]);
+    let none = runtime.parallelize(0..0, 2);
+    assert_eq!(none.reduce(i32::max).wait()?, None);
+    assert_eq!((none.count().wait()?, none.first().wait()?), (0, None));
+    let nothing = runtime.from_partitions(Vec::<Vec<i32>>::new());
+    assert_eq!(nothing.repartition(2).count().wait()?, 0);
+    assert_eq!(nothing.barrier().map_partitions(|_, rows| Ok(rows)).collect().wait()?, []);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_run_names_the_value_and_the_remedy() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(2)?;
+    let numbers = runtime.parallelize(0..4, 2);
+    let refusals = [
+        (runtime.parallelize(0..4, 0).count(), "4 items cannot be in 0 partitions"),
+        (numbers.coalesce(0).count(), "coalesce: rows cannot be in 0 partitions"),
+        (numbers.repartition(0).count(), "repartition: rows cannot be in 0 partitions"),
+        (numbers.zip(&numbers.coalesce(1)).count(), "2 partitions and one of 1 do not pair up"),
+    ];
+    for (job, text) in refusals {
+        let error = job.wait().unwrap_err();
+        assert!(matches!(error.failure(), JobFailure::Refused { .. }), "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+    }
+    let error = numbers.collect_partitions([0, 2]).wait().unwrap_err().to_string();
+    assert!(error.ends_with("partition 2 is asked for, there are 2, from 0 on"), "{error}");
+    let uneven = numbers.zip(&numbers.filter(|it| *it > 0)).collect().wait().unwrap_err();
+    let text = "in partition 0 the first dataset has more rows";
+    assert!(uneven.to_string().contains(text), "{uneven}");
+    Ok(())
+}
+
+#[test]
+fn a_program_that_builds_without_end_is_told_and_not_ended() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(2)?;
+    let mut numbers = runtime.parallelize(0..4, 2);
+    for _ in 0..500 {
+        numbers =
+            numbers.map(|it| it + 1).filter(|_| true).coalesce(2).zip(&numbers).map(|it| it.0);
+    }
+    let error = numbers.count().wait().unwrap_err().to_string();
+    assert!(error.contains("more than 512 datasets"), "{error}");
+    let mut deep = runtime.parallelize(0..4, 2);
+    for _ in 0..511 {
+        deep = deep.flat_map(|it| [it + 1]);
+    }
+    assert_eq!(deep.collect().wait()?, [511, 512, 513, 514]);
+    Ok(())
+}
+
+#[test]
+fn a_task_that_fails_is_named_and_its_own_error_kept() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(2)?;
+    let numbers = runtime.parallelize(0..4, 2);
+    let settings = |dataset: &Dataset<i32>| dataset.settings(|stage| stage.max_attempts(1));
+    let panics = settings(&numbers.map(|it| if it == 3 { panic!("three") } else { it }));
+    let error = panics.collect().wait().unwrap_err();
+    let cause = error.first_cause().expect("a task failed");
+    assert_eq!(cause.failure, TaskFailure::Panicked("three".to_owned()));
+    assert_eq!(cause.origin.expect("it was a task's").partition.0, 1);
+    let fails = numbers.map_partitions(|rows| match rows.sum::<i32>() {
+        5 => Err("five".parse::<i32>().unwrap_err().into()),
+        sum => Ok([sum]),
+    });
+    // The error ends the task through the operation that asks for the row.
+    let error = settings(&fails.map(|it| it + 1)).reduce(i32::max).wait().unwrap_err();
+    assert!(error.to_string().contains("invalid digit"), "{error}");
+    let source = error.into_source().expect("it returned an error");
+    assert!(source.is::<std::num::ParseIntError>());
+    Ok(())
+}
+
+#[test]
+fn a_killed_task_ends_though_it_never_looks() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(2)?;
+    let (begun, has_begun) = mpsc::channel();
+    let forever = runtime.parallelize([0], 1).flat_map(|_| 0..u64::MAX);
+    let never = forever.filter(move |it| *it == 0 && begun.send(()).is_err());
+    let job = never.count();
+    has_begun.recv()?;
+    job.cancel("enough");
+    let error = job.wait().unwrap_err();
+    assert!(error.is_cancelled() && error.to_string().ends_with("cancelled: enough"), "{error}");
+    runtime.shutdown_blocking(Duration::from_secs(20))?;
+    Ok(())
+}
+
+#[test]
+fn jobs_are_told_of_the_end_of_their_runtime() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(1)?;
+    let numbers = runtime.parallelize(0..4, 2);
+    let gang = numbers.barrier().map_partitions(|_, rows| Ok(rows));
+    let waits = gang.count(); // for slots that do not come
+    runtime.shutdown_blocking(Duration::from_secs(20))?;
+    assert_eq!(waits.wait().unwrap_err().failure(), &JobFailure::Shutdown);
+    assert_eq!(numbers.count().wait().unwrap_err().failure(), &JobFailure::Shutdown);
+    Ok(())
+}
+
+#[test]
+fn a_job_may_be_awaited_by_any_runtime() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(2)?;
+    let counted = actix_rt::System::new().block_on(runtime.parallelize(0..4, 2).count());
+    assert_eq!(counted?, 4);
+    let task = phalanx::Stage::tasks(1).run(&runtime, {
+        let numbers = runtime.parallelize(0..4, 1);
+        async move |_| {
+            let refused = numbers.count().wait().unwrap_err().to_string();
+            assert!(refused.contains("await the handle"), "{refused}");
+            Ok(numbers.count().await?)
+        }
+    });
+    assert_eq!(task.wait()?, [4]);
+    Ok(())
+}
+
+#[test]
+fn settings_hold_for_all_stages_of_the_job() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(2)?;
+    let mut events = runtime.subscribe();
+    let tries = Arc::new(AtomicU32::new(0));
+    let counted = tries.clone();
+    let numbers =
+        runtime.parallelize(0..4, 2).repartition(2).barrier().map_partitions(move |_, rows| {
+            match counted.fetch_add(1, Ordering::Relaxed) {
+                0..2 => Err("not yet".into()),
+                _ => Ok(rows),
+            }
+        });
+    let named = numbers.settings(|stage| {
+        stage.name("twice").on_failure(OnFailure::Restart).retry_delay(Duration::ZERO).priority(7)
+    });
+    let job = named.count();
+    assert_eq!((job.name(), job.stages().len()), ("twice", 2));
+    assert_eq!(job.wait()?, 4);
+    let mut names = Vec::new();
+    loop {
+        match events.next_blocking()?.event {
+            RuntimeEvent::StageSubmitted { spec, .. } => {
+                assert_eq!(spec.priority, 7);
+                names.push(spec.name);
+            }
+            RuntimeEvent::JobEnded { .. } => break,
+            _ => {}
+        }
+    }
+    assert_eq!(names, ["twice-map-0", "twice"]);
+    let error = numbers.settings(|stage| stage.max_attempts(0)).count().wait().unwrap_err();
+    assert!(error.to_string().contains("max_attempts is 0"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn an_action_for_its_effects_is_repeated_while_none_of_its_partitions_is_done() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(2)?;
+    let numbers = runtime
+        .parallelize(0..2, 2)
+        .settings(|stage| stage.on_failure(OnFailure::Restart).retry_delay(Duration::ZERO));
     let gang = numbers.barrier().map_partitions(|ctx, rows| {
         ctx.barrier()?;
+        Ok(rows.map(move |row| (ctx.stage_attempt_number(), row)))
+    });
+    let fails_once = gang.for_each_partition(|mut rows| match rows.next() {
+        Some((0, _)) => Err("before anything is done".into()),
+        _ => Ok(()),
+    });
+    fails_once.wait()?;
+    // Fails when the other one is done, as its event says.
+    let mut events = runtime.subscribe();
+    let (done, is_done) = mpsc::channel();
+    let is_done = std::sync::Mutex::new(is_done);
+    let fails_late = gang.for_each_partition(move |mut rows| match rows.next() {
+        Some((_, 0)) => Ok(()),
+        _ => {
+            is_done.lock().map_err(|_| "poisoned")?.recv()?;
+            Err("too late".into())
+        }
+    });
+    while !matches!(events.next_blocking()?.event, RuntimeEvent::TaskEnded { .. }) {}
+    done.send(())?;
+    let error = fails_late.wait().unwrap_err();
+    let JobFailure::Stage { failure, .. } = error.failure() else { panic!("{error}") };
+    assert!(matches!(failure, StageFailure::Committed { committed: 1, .. }), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_task_that_waits_for_a_job_without_slots_can_be_cancelled() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(2)?;
+    let inner = runtime.clone();
+    let (begun, has_begun) = mpsc::channel();
+    let holds_all = runtime.parallelize(0..2, 2).barrier().map_partitions(move |ctx, _| {
+        ctx.barrier()?;
+        let no_slot_is_left = inner.parallelize(0..2, 2).collect();
+        begun.send(no_slot_is_left.control())?;
+        Ok(no_slot_is_left.wait()?)
+    });
+    let job = holds_all.collect();
+    let waits = [has_begun.recv()?, has_begun.recv()?];
+    job.cancel("it goes on for ever");
+    assert!(job.wait().unwrap_err().is_cancelled());
+    for control in waits {
+        let ended = actix_rt::System::new().block_on(control.ended());
+        let reason = "the task that waited for it was killed".to_owned();
+        assert_eq!(ended, Err(JobFailure::Cancelled { reason }));
+    }
+    assert_eq!(runtime.parallelize(0..2, 2).count().wait()?, 2);
+    Ok(())
+}
+
+#[test]
+fn what_tasks_report_is_seen_by_who_has_the_job() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(2)?;
+    let gang = runtime.parallelize(0..4, 2).repartition(2).barrier().map_partitions(|ctx, rows| {
+        ctx.report_progress(ctx.rank() as u64, 2);
         Ok(rows)
     });
-    let mut all = gang.collect().wait()?;
-    all.sort_unstable();
-    assert_eq!(all, (0..100).collect::<Vec<_>>());
-    let words = ["a", "b", "a", "c", "a"];
-    let counts = runtime.parallelize(words, 2).map(|word| (word, 1)).reduce_by_key(|a, b| a + b);
-    let mut counts = counts.collect().wait()?;
-    counts.sort_unstable();
-    assert_eq!(counts, [("a", 3), ("b", 1), ("c", 1)]);
+    let job = gang.count();
+    let control = job.control();
+    job.wait()?;
+    let progress = |done| Some(phalanx::Progress { done, total: 2 });
+    assert_eq!(control.progress(), [progress(0), progress(1)]);
     Ok(())
 }

@@ -92,6 +92,22 @@ async fn a_failure_costs_no_bit_of_the_model() {
     assert_eq!((&smooth["epochs_run"], &failed["epochs_run"]), (&100.into(), &81.into()));
 }
 
+#[tokio::test]
+async fn rows_of_a_dataset_make_the_same_model() {
+    let of_parts = train("").await;
+    for (fail, attempts, resumed_from) in
+        [("", 1, Value::Null), ("--fail-at-epoch 20", 2, 19.into())]
+    {
+        let of_rows = train(&format!("--dataset {fail}")).await;
+        assert_eq!(of_rows["sha256"], of_parts["sha256"], "{fail}");
+        assert_eq!(of_rows["weights"], of_parts["weights"], "{fail}");
+        assert_eq!(
+            (&of_rows["attempts"], &of_rows["resumed_from"]),
+            (&attempts.into(), &resumed_from)
+        );
+    }
+}
+
 /// Executors are the driver's children.
 #[cfg(target_os = "linux")]
 fn children_of(process: u32) -> Vec<u32> {
@@ -197,6 +213,10 @@ async fn bad_options_are_refused_with_the_reason() {
         ("--epochs 0", "'--epochs <N>'"),
         ("--fail-at-epoch 101", "--fail-at-epoch 101 is beyond --epochs 100"),
         ("--fail-at-epoch x", "invalid digit"),
+        (
+            "--dataset --cluster processes:2",
+            "closures, and those cannot be sent to other processes",
+        ),
     ] {
         let output = run("distributed_training", arguments, &[]).await;
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -211,11 +231,10 @@ fn cells(table: &str) -> Vec<Vec<&str>> {
     rows.map(|row| row.split('|').map(str::trim).collect()).collect()
 }
 
-#[tokio::test]
-async fn discover_meets_starts_and_finishes() {
-    let stdout = stdout_of("discover", "").await;
-    let sizes = [["partition", "size"], ["0", "3"], ["1", "3"], ["2", "3"]];
-    assert_eq!(cells(&stdout), sizes);
+/// Of a table of sizes, three addresses, and a count.
+async fn meets_starts_and_finishes(example: &str, header: [&str; 2]) {
+    let stdout = stdout_of(example, "").await;
+    assert_eq!(cells(&stdout), [header, ["0", "3"], ["1", "3"], ["2", "3"]]);
     let after_table: Vec<&str> = stdout.lines().skip_while(|it| !it.starts_with(">>>")).collect();
     let expected = [
         ">>> Got host:port's from the other tasks",
@@ -227,6 +246,70 @@ async fn discover_meets_starts_and_finishes() {
         "count: 9",
     ];
     assert_eq!(after_table, expected);
+}
+
+#[tokio::test]
+async fn discover_meets_starts_and_finishes() {
+    meets_starts_and_finishes("discover", ["partition", "size"]).await;
+}
+
+#[tokio::test]
+async fn seed_discover_peers_meets_starts_and_finishes() {
+    meets_starts_and_finishes("seed_discover_peers", ["partitionId", "size"]).await;
+}
+
+#[tokio::test]
+async fn seed_insufficient_slots_is_refused_and_then_has_enough() {
+    let stdout = stdout_of("seed_insufficient_slots", "").await;
+    let lines: Vec<&str> = stdout.lines().collect();
+    let [error, rest @ ..] = &lines[..] else { panic!("nothing is printed") };
+    assert!(error.contains("needs 3 slots at once and all executors together have 1 "), "{error}");
+    assert!(error.contains("add slots, ask for fewer resources per task, or use fewer"), "{error}");
+    let expected = [
+        "1 slot: 0 tasks of the gang were started",
+        "3 slots: 3 tasks of the gang were started",
+        "3 slots: 100 elements, all of 1 to 100: true",
+    ];
+    assert_eq!(rest, expected);
+}
+
+#[tokio::test]
+async fn seed_synchronise_has_three_finishing_times_or_one() {
+    let stdout = stdout_of("seed_synchronise", "").await;
+    assert!(stdout.contains("without ctx.barrier(), distinct finishing times: 3\n"), "{stdout}");
+    let (_, with) = stdout.split_once("with ctx.barrier(), distinct finishing times: 1\n").unwrap();
+    assert_eq!(with.matches("finished when 3 of 3 were awake").count(), 3, "{stdout}");
+}
+
+#[tokio::test]
+async fn seed_restart_map_stage_starts_the_whole_gang_again() {
+    let stdout = stdout_of("seed_restart_map_stage", "").await;
+    assert!(stdout.contains("\nhas failed: true\n5 groups\n"), "{stdout}");
+    let mut map_tasks: Vec<&str> =
+        stdout.lines().filter_map(|line| line.strip_prefix("map stage: ")).collect();
+    // All of an attempt are there before one of them goes on.
+    map_tasks[..3].sort_unstable();
+    map_tasks[3..].sort_unstable();
+    let expected =
+        [0, 1].map(|attempt| [0, 1, 2].map(|it| format!("task {it}, attempt {attempt}")));
+    assert_eq!(map_tasks, expected.concat());
+    assert_eq!(stdout.matches("result stage: context=").count(), 3, "{stdout}");
+    let groups = stdout.lines().skip_while(|line| *line != "5 groups").skip(1);
+    let made = [(2, 0), (4, 1), (6, 1), (8, 2), (10, 2)];
+    let made = made.map(|(number, task)| format!("  {number}: by task {task} in attempt 1"));
+    assert_eq!(groups.collect::<Vec<_>>(), made);
+}
+
+#[tokio::test]
+async fn seed_abort_result_stage_is_repeated_only_if_asked() {
+    let stdout = stdout_of("seed_abort_result_stage", "").await;
+    let lines: Vec<&str> = stdout.lines().collect();
+    let [abort, error, restart, elements] = lines[..] else { panic!("{stdout}") };
+    assert_eq!(abort, "by default, has failed: true");
+    assert!(error.contains("could not recover from a failed barrier result stage"), "{error}");
+    assert!(error.contains("panicked: expected failure"), "{error}");
+    assert_eq!(restart, "with OnFailure::Restart, has failed: true");
+    assert_eq!(elements, "  5 elements: [2, 4, 6, 8, 10]");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use phalanx::{BarrierTaskContext, Config, Runtime, Stage, TaskFailure};
+use phalanx::{BarrierTaskContext, Config, Runtime, Stage, StageFailure, TaskFailure, TaskResult};
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -279,4 +279,24 @@ fn a_failure_of_many_words_is_told_in_fewer() {
         assert!(text.len() < 70_000 && text.ends_with("... (300000 bytes in all)"));
     }
     goes_on(&runtime);
+}
+
+#[test]
+fn a_task_that_waits_for_a_stage_without_slots_can_be_cancelled() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(1)?;
+    let inner = runtime.clone();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let stage = Stage::tasks(1).run_blocking(&runtime, move |_| {
+        let no_slot_is_left = Stage::tasks(1).run(&inner, async |_| Ok(()));
+        begun.send(no_slot_is_left.control())?;
+        Ok(no_slot_is_left.wait().map(drop)?)
+    });
+    let waits = has_begun.recv()?;
+    stage.cancel("it goes on for ever");
+    assert!(stage.wait().unwrap_err().is_cancelled());
+    let ended = actix_rt::System::new().block_on(waits.ended());
+    let reason = "the task that waited for it was killed".to_owned();
+    assert_eq!(ended, Err(StageFailure::Cancelled { reason }));
+    Stage::tasks(1).run(&runtime, async |_| Ok(())).wait()?;
+    Ok(())
 }

@@ -1,8 +1,9 @@
 //! The running tasks of one executor.
 
+use crate::blocking_threads::BlockingThreads;
 use crate::group_run::GroupRun;
 use crate::remote::DriverLink;
-use crate::run_task::{Listed, NamedCode, Report, Reporter, RunningTasks, run_blocking};
+use crate::run_task::{BlockingTask, Listed, NamedCode, Report, Reporter, RunningTasks};
 use crate::task::Task;
 use crate::task_group::TaskGroup;
 use crate::threads::{GroupId, Threads};
@@ -11,7 +12,8 @@ use crate::{
 };
 use actix::prelude::*;
 use phalanx_protocol::{
-    ExecutorId, ExecutorJoined, ExecutorResources, Incarnation, KillTask, StageAttemptId,
+    ExecutorId, ExecutorJoined, ExecutorLife, ExecutorResources, Incarnation, KillTask,
+    StageAttemptId,
 };
 use std::io;
 use std::sync::Arc;
@@ -25,6 +27,8 @@ pub struct ExecutorActor {
     threads: Threads,
     group: GroupId,
     workers: Vec<ArbiterHandle>,
+    /// For blocking tasks of plain stages.
+    blocking: BlockingThreads,
     /// Has the running tasks; shared by all of them.
     reporter: Arc<Reporter>,
     superior: Superior,
@@ -99,8 +103,16 @@ impl ExecutorActor {
         let (group, workers) = threads.spawn(config.worker_threads.max(1), running.clone())?;
         let ExecutorConfig { executor, incarnation, .. } = config;
         let reporter = Arc::new(Reporter { executor, incarnation, to, running });
-        let actor =
-            ExecutorActor { config, threads, group, workers, reporter, superior, given_up: false };
+        let actor = ExecutorActor {
+            config,
+            threads,
+            group,
+            workers,
+            blocking: BlockingThreads::default(),
+            reporter,
+            superior,
+            given_up: false,
+        };
         Ok(actor.start())
     }
 
@@ -157,7 +169,8 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
         let LaunchOnExecutor { mut launch, name, body, barrier } = message;
         let tasks = std::mem::take(&mut launch.tasks);
         let group = |tasks: Vec<_>, polled| {
-            let executor = self.config.executor;
+            let ExecutorConfig { executor, incarnation, .. } = self.config;
+            let executor = ExecutorLife { executor, incarnation };
             let group = TaskGroup::new(&launch, &name, executor, &tasks, polled, barrier.clone());
             let listed = (0..).zip(tasks).map(|(index, task)| {
                 Listed::new(Task::new(group.clone(), index, task), self.reporter.clone())
@@ -169,7 +182,14 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
             NamedCode::Blocking(code) => {
                 for task in tasks {
                     let (_, listed) = group(vec![task], false);
-                    listed.into_iter().for_each(|listed| run_blocking(listed, code.clone()));
+                    let tasks = listed.into_iter().map(|listed| {
+                        let code = code.clone();
+                        BlockingTask { listed, code }
+                    });
+                    match barrier {
+                        Some(_) => tasks.for_each(BlockingTask::start_alone),
+                        None => tasks.for_each(|task| self.blocking.run(task)),
+                    }
                 }
             }
             NamedCode::Async(code) => {

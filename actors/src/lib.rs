@@ -21,6 +21,7 @@
 
 mod actor_system;
 mod barrier_coordinator_actor;
+mod blocking_threads;
 mod context_barrier_state_actor;
 mod drop_thread;
 mod event_bus;
@@ -61,7 +62,9 @@ pub use messages::{
     TaskEnded, Tell,
 };
 pub use planner_actor::PlannerActor;
-pub use run_task::{BoxError, NamedBody, NamedCode, Payload, Report, Serve, TaskBody, TaskOutput};
+pub use run_task::{
+    BoxError, NamedBody, NamedCode, Payload, Report, Serve, TaskBody, TaskOutput, current_task,
+};
 pub use shared_barrier::SharedBarrier;
 pub use task::{SyncCall, Task};
 pub use task_scheduler_actor::TaskSchedulerActor;

@@ -1,7 +1,7 @@
 //! What map stages have made, for the stages that read it.
 
 use crate::task::lock;
-use phalanx_protocol::{ExecutorId, FetchFailed, PartitionId, StageAttemptId, StageId};
+use phalanx_protocol::{ExecutorLife, FetchFailed, PartitionId, StageAttemptId, StageId};
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ pub struct MapOutput {
     /// Its partition.
     pub partition: PartitionId,
     /// Where it ran: with the executor its output is lost.
-    pub executor: ExecutorId,
+    pub executor: ExecutorLife,
     /// What it made.
     pub rows: MapRows,
 }

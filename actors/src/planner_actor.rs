@@ -182,9 +182,8 @@ impl Handler<StageOfJobEnded> for PlannerActor {
         // The planner has it, too.
         drop(body);
         let mut brought = Brought::default();
-        let is_map = self.machine.map_stages().any(|map| map == stage);
         let result = match result {
-            Ok(values) if is_map => {
+            Ok(values) if self.machine.is_map_stage(stage) => {
                 let made_by = StageAttemptId { stage, attempt: next_attempt.saturating_sub(1) };
                 self.keep(made_by, values).map(|made| {
                     let places = made.iter().map(|it| (it.partition, it.executor)).collect();
@@ -215,7 +214,7 @@ impl Handler<GetJobs> for PlannerActor {
         });
         MessageResult(JobsStatus {
             jobs: jobs.collect(),
-            map_stages: self.machine.map_stages().count(),
+            map_stages: self.machine.map_stages(),
             map_outputs: self.machine.outputs(),
         })
     }

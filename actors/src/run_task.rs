@@ -10,6 +10,7 @@ use phalanx_protocol::{
     TaskFailure, TaskOutcome, TaskReport,
 };
 use std::any::Any;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
@@ -259,27 +260,60 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-/// Runs on a new thread, so that no pool's limit can keep a gang from being complete.
-pub(crate) fn run_blocking(listed: Listed, code: BlockingCode) {
-    let attempt = listed.task.attempt();
-    let name = format!("phalanx-{}-{}", attempt.stage, listed.task.partition());
-    // Not moved into the thread: if there is none, that is the failure to report.
-    let slot = Arc::new(Mutex::new(Some(listed)));
-    let in_thread = slot.clone();
-    let started = std::thread::Builder::new().name(name).spawn(move || {
-        let Some(listed) = lock(&in_thread).take().filter(Listed::begin) else {
+thread_local! {
+    static CURRENT_TASK: RefCell<Option<Arc<Task>>> = const { RefCell::new(None) };
+}
+
+/// The blocking task whose thread this is.
+pub fn current_task() -> Option<Arc<Task>> {
+    CURRENT_TASK.with_borrow(Option::clone)
+}
+
+/// A task that takes its thread.
+pub(crate) struct BlockingTask {
+    pub(crate) listed: Listed,
+    pub(crate) code: BlockingCode,
+}
+
+impl BlockingTask {
+    pub(crate) fn run(self) {
+        let BlockingTask { listed, code } = self;
+        if !listed.begin() {
             return;
-        };
+        }
         let end = {
             let _entered = span_of(&listed.task).entered();
+            CURRENT_TASK.set(Some(listed.task.clone()));
             catch_unwind(AssertUnwindSafe(|| code(listed.task.clone())))
         };
+        CURRENT_TASK.set(None);
         listed.finish(end);
-    });
-    if let Err(error) = started
-        && let Some(listed) = lock(&slot).take()
-    {
-        listed.report(TaskOutcome::Failed(TaskFailure::NotStarted(no_thread(&error))), None);
+    }
+
+    /// Runs on a new thread, and then `next` does.
+    pub(crate) fn start(self, name: String, next: impl FnOnce() + Send + 'static) {
+        // Not moved into the thread: if there is none, that is the failure to report.
+        let slot = Arc::new(Mutex::new(Some(self)));
+        let in_thread = slot.clone();
+        let started = std::thread::Builder::new().name(name).spawn(move || {
+            let task = lock(&in_thread).take();
+            if let Some(task) = task {
+                task.run();
+            }
+            next();
+        });
+        let task = lock(&slot).take_if(|_| started.is_err());
+        if let (Err(error), Some(task)) = (started, task) {
+            let failure = TaskFailure::NotStarted(no_thread(&error));
+            task.listed.report(TaskOutcome::Failed(failure), None);
+        }
+    }
+
+    /// Runs on a new thread that ends with it, so that no pool's limit can keep a gang from being
+    /// complete.
+    pub(crate) fn start_alone(self) {
+        let (attempt, partition) = (self.listed.task.attempt(), self.listed.task.partition());
+        self.start(format!("phalanx-{}-{partition}", attempt.stage), || {});
     }
 }
 

@@ -5,8 +5,8 @@ mod sync_call;
 use crate::task_group::TaskGroup;
 use bytes::Bytes;
 use phalanx_protocol::{
-    Addresses, Epoch, ExecutorId, LaunchTask, LeaveReason, PartitionId, StageAttemptId, SyncMethod,
-    TaskAttemptId, TaskInfo, TaskOutcome, TaskSyncEvent,
+    Addresses, Epoch, ExecutorId, ExecutorLife, LaunchTask, LeaveReason, PartitionId,
+    StageAttemptId, SyncMethod, TaskAttemptId, TaskInfo, TaskOutcome, TaskSyncEvent,
 };
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -94,6 +94,11 @@ impl Task {
 
     /// Where it runs.
     pub fn executor(&self) -> ExecutorId {
+        self.group.executor.executor
+    }
+
+    /// Where it runs, and in which life of it.
+    pub fn executor_life(&self) -> ExecutorLife {
         self.group.executor
     }
 

@@ -6,7 +6,7 @@ use crate::sync_gatherer::SyncGatherer;
 use crate::task::lock;
 use futures_util::task::AtomicWaker;
 use phalanx_protocol::{
-    ExecutorId, LaunchTask, LaunchTasks, StageAttemptId, StillWaiting, TaskInfo, TaskSync,
+    ExecutorLife, LaunchTask, LaunchTasks, StageAttemptId, StillWaiting, TaskInfo, TaskSync,
     TaskSyncEvent,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ pub(crate) struct TaskGroup {
     pub(crate) num_tasks: u32,
     pub(crate) task_infos: Arc<[TaskInfo]>,
     pub(crate) name: Arc<str>,
-    pub(crate) executor: ExecutorId,
+    pub(crate) executor: ExecutorLife,
     /// `None` for a blocking task.
     alarm: Option<Alarm>,
     /// `None` in a plain stage.
@@ -46,7 +46,7 @@ impl TaskGroup {
     pub(crate) fn new(
         launch: &LaunchTasks,
         name: &Arc<str>,
-        executor: ExecutorId,
+        executor: ExecutorLife,
         tasks: &[LaunchTask],
         polled: bool,
         barrier: Option<GangBarrier>,

@@ -16,8 +16,9 @@ use crate::{
 };
 use actix::prelude::*;
 use phalanx_protocol::{
-    ExecutorId, Incarnation, LaunchTasks, OpenBarrier, PlannerEvent, RuntimeEvent, SchedulerConfig,
-    SchedulerEffect, SchedulerEvent, StageFailure, StageId, SubmitStage, TaskScheduler, TimerKey,
+    ExecutorId, ExecutorLife, Incarnation, LaunchTasks, OpenBarrier, PlannerEvent, RuntimeEvent,
+    SchedulerConfig, SchedulerEffect, SchedulerEvent, StageFailure, StageId, SubmitStage,
+    TaskScheduler, TimerKey,
 };
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -156,14 +157,7 @@ impl TaskSchedulerActor {
                 let (key, notify) = (TimerKey::Scheduler(key), ctx.address().recipient());
                 self.timer.do_send(TimerRequest::Set { key, after, notify });
             }
-            SchedulerEffect::Emit(event) => {
-                if let (RuntimeEvent::ExecutorLost { executor, .. }, Some(planner)) =
-                    (&event, &self.planner)
-                {
-                    planner.do_send(Tell(PlannerEvent::ExecutorLost(*executor)));
-                }
-                self.events.emit(|| now, event);
-            }
+            SchedulerEffect::Emit(event) => self.emit(event, now),
             SchedulerEffect::Drained => {
                 for waiting in self.drained.drain(..) {
                     // Who asked may have given up.
@@ -171,6 +165,16 @@ impl TaskSchedulerActor {
                 }
             }
         }
+    }
+
+    fn emit(&self, event: RuntimeEvent, now: Moment) {
+        if let (RuntimeEvent::ExecutorLost { executor, incarnation, .. }, Some(planner)) =
+            (&event, &self.planner)
+        {
+            let life = ExecutorLife { executor: *executor, incarnation: *incarnation };
+            planner.do_send(Tell(PlannerEvent::ExecutorLost(life)));
+        }
+        self.events.emit(|| now, event);
     }
 
     fn tell_planner(&self, stage: StageId, event: PlannerEvent) {

@@ -140,16 +140,16 @@ async fn another_program_is_refused_with_both_programs_named() {
     driver.shutdown().await;
 }
 
-const OTHER_VERSION: &str = "its protocol has version 2, this one's has 1: driver, executors and \
+const OTHER_VERSION: &str = "its protocol has version 3, this one's has 2: driver, executors and \
                              clients must be of the same build";
 
 #[tokio::test]
 async fn a_driver_refuses_another_protocol_and_says_why() {
-    assert_eq!(PROTOCOL_VERSION, 1);
+    assert_eq!(PROTOCOL_VERSION, 2);
     let mut driver = Driver::start();
     for (magic, version, text) in [
-        (*b"phalanx\0", 2, OTHER_VERSION),
-        (*b"falanx\0\0", 1, "it does not speak phalanx's protocol"),
+        (*b"phalanx\0", 3, OTHER_VERSION),
+        (*b"falanx\0\0", 2, "it does not speak phalanx's protocol"),
     ] {
         let mut raw = Raw::dial(&driver.address).await;
         let mut answer = raw.hello(hello("a")).await;
@@ -170,8 +170,8 @@ async fn a_driver_refuses_another_protocol_and_says_why() {
 async fn a_dialer_refuses_another_protocol_and_hears_why_it_is_refused() {
     let goodbye = Message::Goodbye { reason: "not today".to_owned(), is_done: false };
     let answers = [
-        (challenge(*b"phalanx\0", 2), OTHER_VERSION),
-        (challenge(*b"falanx\0\0", 1), "it does not speak phalanx's protocol"),
+        (challenge(*b"phalanx\0", 3), OTHER_VERSION),
+        (challenge(*b"falanx\0\0", 2), "it does not speak phalanx's protocol"),
         (frame(LAST, &packet(&goodbye, &[])), "the driver refuses: not today"),
         (
             frame(LAST, &packet(&Message::Heartbeat, &[])),
@@ -200,7 +200,7 @@ async fn a_greeting_that_breaks_is_tried_again_and_is_no_refusal() {
     for _ in 0..5 {
         // The challenge arrives, and what answers it cannot be written.
         let mut raw = Raw::accept(&listener).await;
-        raw.write(&challenge(*b"phalanx\0", 1)).await;
+        raw.write(&challenge(*b"phalanx\0", 2)).await;
         raw.stream.set_zero_linger().unwrap();
     }
     let minute = Duration::from_secs(60);

@@ -10,6 +10,7 @@ mod child;
 mod cold_start;
 mod collectives;
 mod costs;
+mod dataset;
 mod launch;
 mod many_gangs;
 mod measure;
@@ -98,6 +99,7 @@ fn run() -> Fallible<()> {
         scheduler::measure,
         memory::measure,
         cold_start::measure,
+        dataset::measure,
         remote::measure,
     ] {
         family(&mut bench)?;

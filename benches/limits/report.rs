@@ -27,7 +27,7 @@ starts a gang all or nothing, tells who is missing, or notices that somebody can
 ";
 
 /// What is said about the rows that begin with a word.
-const FAMILIES: [(&str, &str); 10] = [
+const FAMILIES: [(&str, &str); 11] = [
     (
         "barrier/async",
         "A round of `barrier()`; async tasks, `worker_threads` 2 and 1. In the smallest \
@@ -59,6 +59,12 @@ const FAMILIES: [(&str, &str); 10] = [
         "scheduler",
         "One decision of the scheduler's machine: a submission, and the report of an ended \
          task by which the next stage is placed.",
+    ),
+    (
+        "dataset",
+        "A job on a dataset of 1,000 partitions of 1,000 numbers, by slots: each is changed and \
+         dealt out to as many partitions as there are slots, whose gang meets once, and all are \
+         collected. Next to the same work on `rayon`, with a thread for each core.",
     ),
     ("memory", "Growth of the process by 100,000 tasks that wait, and by 50,000 queued stages."),
     (

@@ -4,6 +4,9 @@
 //! all of them make the same step. Task 0 saves a checkpoint after every epoch. Let a task fail
 //! with `--fail-at-epoch 20`: the gang starts again from the checkpoint and ends with the same
 //! model, to the last bit. So it does with `--cluster processes:4` if you kill one of the four.
+//!
+//! With `--dataset` the wines are rows of a dataset, and the gang is a stage of its job. The tasks'
+//! code is the same, and so is the model.
 
 mod model;
 mod options;
@@ -14,7 +17,7 @@ mod wines;
 
 use clap::Parser;
 use options::Options;
-use phalanx::{Config, Registry, Runtime, Stage, Token};
+use phalanx::{Config, OnFailure, Registry, Runtime, Stage, Token};
 use report::Report;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -56,16 +59,45 @@ fn train_in_gang(
 ) -> anyhow::Result<(Trained, u32)> {
     let runtime = start(registry, options)?;
     let losses = watch::count_losses(&runtime);
-    let plan = options.plan();
-    let parts = wines.split(options.tasks as usize).into_iter().map(|part| (part, plan));
-    let handle = Stage::named("train", parts).name("wines").run::<Trained>(&runtime);
-    watch::show_progress(&handle);
-    let trained = handle.wait();
+    let trained = if options.dataset {
+        train_on_dataset(&runtime, wines, options)
+    } else {
+        train_on_parts(&runtime, wines, options)
+    };
     // Also after a failure: executors learn that there is nothing more to do.
     runtime.shutdown_blocking(Duration::from_secs(5))?;
     let mut trained = trained?;
     // All tasks hold the same model.
     Ok((trained.swap_remove(0), losses.join().unwrap_or_default()))
+}
+
+/// Each task is given its part, wherever it runs.
+fn train_on_parts(
+    runtime: &Runtime,
+    wines: &Wines,
+    options: &Options,
+) -> anyhow::Result<Vec<Trained>> {
+    let plan = options.plan();
+    let parts = wines.split(options.tasks as usize).into_iter().map(|part| (part, plan));
+    let handle = Stage::named("train", parts).name("wines").run::<Trained>(runtime);
+    watch::show_progress(&handle);
+    Ok(handle.wait()?)
+}
+
+/// Each task takes its part out of the rows of its partition.
+fn train_on_dataset(
+    runtime: &Runtime,
+    wines: &Wines,
+    options: &Options,
+) -> anyhow::Result<Vec<Trained>> {
+    let plan = options.plan();
+    let gang = runtime
+        .parallelize(wines.iter(), options.tasks as usize)
+        // A model is handed out when all tasks have it: to train again does no harm.
+        .settings(|stage| stage.name("wines").on_failure(OnFailure::Restart))
+        .barrier()
+        .map_partitions(move |ctx, rows| Ok([train(ctx, (rows.collect(), plan))?]));
+    Ok(gang.collect().wait()?)
 }
 
 fn start(registry: Registry, options: &Options) -> anyhow::Result<Runtime> {

@@ -27,6 +27,9 @@ pub struct Options {
     /// process. Executors are this very program, with PHALANX_ROLE=executor.
     #[arg(long, value_name = "CLUSTER")]
     pub cluster: Option<Cluster>,
+    /// Reads the rows through a dataset, with a partition for each task; in this process only.
+    #[arg(long)]
+    pub dataset: bool,
     /// The file with the secret that executors share; by default PHALANX_TOKEN_FILE.
     #[arg(long, value_name = "FILE", requires = "cluster")]
     pub token_file: Option<PathBuf>,
@@ -40,13 +43,18 @@ pub struct Options {
 
 impl Options {
     pub fn check(&self) -> Result<(), clap::Error> {
-        match self.fail_at_epoch {
-            Some(fail_at) if fail_at > self.epochs => Err(Options::command().error(
-                ErrorKind::ValueValidation,
-                format!("--fail-at-epoch {fail_at} is beyond --epochs {}", self.epochs),
-            )),
-            Some(_) | None => Ok(()),
+        let refused = |kind, reason| Err(Options::command().error(kind, reason));
+        if let Some(fail_at) = self.fail_at_epoch.filter(|fail_at| *fail_at > self.epochs) {
+            let reason = format!("--fail-at-epoch {fail_at} is beyond --epochs {}", self.epochs);
+            return refused(ErrorKind::ValueValidation, reason);
         }
+        if self.dataset && self.cluster.is_some() {
+            let reason = "--dataset cannot be used with --cluster: what a dataset does with its \
+                          rows are closures, and those cannot be sent to other processes; leave \
+                          out one of the two (without --dataset the model is the same)";
+            return refused(ErrorKind::ArgumentConflict, reason.to_owned());
+        }
+        Ok(())
     }
 
     pub fn plan(&self) -> Plan {

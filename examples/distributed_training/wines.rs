@@ -13,6 +13,13 @@ pub struct Wines {
     labels: Array1<f64>,
 }
 
+/// One of them, as a row of a dataset.
+#[derive(Clone)]
+pub struct Wine {
+    features: Vec<f64>,
+    label: f64,
+}
+
 /// Sums over rows. Those of several parts add up to those of the whole.
 pub struct Sums {
     pub rows: f64,
@@ -57,6 +64,12 @@ impl Wines {
         (0..parts).map(part).collect()
     }
 
+    /// Row by row. Collected, they are the same wines again.
+    pub fn iter(&self) -> impl Iterator<Item = Wine> {
+        let rows = self.features.outer_iter().zip(&self.labels);
+        rows.map(|(features, label)| Wine { features: features.to_vec(), label: *label })
+    }
+
     pub fn sums(&self, weights: &[f64]) -> Sums {
         // How far each row is on the right side.
         let margins = self.features.dot(&ArrayView1::from(weights)) * &self.labels;
@@ -66,6 +79,22 @@ impl Wines {
             loss: margins.iter().map(|margin| log_loss(*margin)).sum(),
             correct: margins.iter().filter(|margin| **margin > 0.0).count() as f64,
             gradient: self.features.t().dot(&slopes).to_vec(),
+        }
+    }
+}
+
+impl FromIterator<Wine> for Wines {
+    fn from_iter<I: IntoIterator<Item = Wine>>(wines: I) -> Self {
+        let (mut features, mut labels) = (Vec::new(), Vec::new());
+        for wine in wines {
+            features.extend(wine.features);
+            labels.push(wine.label);
+        }
+        let columns = features.len() / labels.len().max(1);
+        let features = Array2::from_shape_vec((labels.len(), columns), features);
+        Wines {
+            features: features.expect("all wines have the same features"),
+            labels: labels.into(),
         }
     }
 }

@@ -54,6 +54,17 @@ id! {
     ReplyToken(u64)
 }
 
+/// One life of an executor: what it holds is gone when this life is over.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct ExecutorLife {
+    /// The executor.
+    pub executor: ExecutorId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+}
+
 /// One try of a whole stage. Printed as `Stage 3 (Attempt 0)`.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

@@ -47,8 +47,8 @@ mod timer_key;
 pub use barrier_coordinator::{BarrierCoordinator, CoordinatorEffect, CoordinatorEvent};
 pub use context_barrier_state::{BarrierEffect, BarrierEvent, ContextBarrierState};
 pub use ids::{
-    Epoch, ExecutorId, Incarnation, JobId, PartitionId, ReplyToken, StageAttemptId, StageId,
-    TaskAttemptId,
+    Epoch, ExecutorId, ExecutorLife, Incarnation, JobId, PartitionId, ReplyToken, StageAttemptId,
+    StageId, TaskAttemptId,
 };
 pub use job_failure::JobFailure;
 pub use lineage::{

@@ -4,7 +4,7 @@ mod messages;
 mod stages;
 
 use crate::{
-    ExecutorId, FetchFailed, JobFailure, JobId, OfJob, PartitionId, RuntimeEvent, StageFailure,
+    ExecutorLife, FetchFailed, JobFailure, JobId, OfJob, PartitionId, RuntimeEvent, StageFailure,
     StageId, SubmitStage,
 };
 pub use messages::{JobStage, PlannerEffect, PlannerEvent, SubmitJob};
@@ -82,9 +82,14 @@ impl Planner {
         self.stages.values().map(|stage| stage.outputs.len()).sum()
     }
 
-    /// The map stages that are known, with or without outputs.
-    pub fn map_stages(&self) -> impl Iterator<Item = StageId> + '_ {
-        self.stages.iter().filter(|(_, stage)| stage.is_map()).map(|(id, _)| *id)
+    /// How many map stages are known, with or without outputs.
+    pub fn map_stages(&self) -> usize {
+        self.stages.values().filter(|stage| stage.is_map()).count()
+    }
+
+    /// Whether this is one of them.
+    pub fn is_map_stage(&self, stage: StageId) -> bool {
+        self.stages.get(&stage).is_some_and(Stage::is_map)
     }
 
     fn submit_job(&mut self, submit: SubmitJob, effects: &mut Vec<PlannerEffect>) {
@@ -191,20 +196,25 @@ impl Planner {
     }
 
     fn input_lost(&mut self, id: StageId, failed: FetchFailed, effects: &mut Vec<PlannerEffect>) {
-        let is_started = |stage: &&Stage| stage.state == State::Started;
-        let Some(stage) = self.stages.get(&id).filter(is_started) else { return };
-        let jobs = stage.jobs.clone();
-        self.set_state(id, State::Waiting);
+        let is_active = |stage: &&mut Stage| stage.state != State::Idle;
+        let Some(stage) = self.stages.get_mut(&id).filter(is_active) else { return };
+        let mut jobs = BTreeSet::new();
+        // One that was cancelled waits for nothing, but what it has found out is true for others.
+        if stage.state == State::Started {
+            stage.state = State::Waiting;
+            jobs.extend(&stage.jobs);
+        }
         let input = self.stages.get_mut(&failed.input.stage);
         // Outputs that have been made again since are not meant.
         if let Some(input) = input.filter(|it| it.next_attempt == failed.input.attempt + 1) {
             let forgotten = input.outputs.forget([failed.partition], input.planned.is_barrier());
+            jobs.extend(&input.jobs);
             tell_forgotten(failed.input.stage, forgotten, effects);
         }
         self.all_go_on(jobs, effects);
     }
 
-    fn executor_lost(&mut self, executor: ExecutorId, effects: &mut Vec<PlannerEffect>) {
+    fn executor_lost(&mut self, executor: ExecutorLife, effects: &mut Vec<PlannerEffect>) {
         let mut jobs = BTreeSet::new();
         for (id, stage) in &mut self.stages {
             if stage.state != State::Idle {
@@ -224,7 +234,7 @@ impl Planner {
         &mut self,
         id: StageId,
         next_attempt: u32,
-        result: Result<Vec<(PartitionId, ExecutorId)>, StageFailure>,
+        result: Result<Vec<(PartitionId, ExecutorLife)>, StageFailure>,
         effects: &mut Vec<PlannerEffect>,
     ) {
         let is_active = |stage: &&mut Stage| stage.state != State::Idle;
@@ -246,7 +256,11 @@ impl Planner {
                 self.forget_if_unused(id, effects);
                 self.all_go_on(jobs, effects);
             }
-            Ok(_) => jobs.into_iter().for_each(|job| self.end_job(job, Ok(()), effects)),
+            Ok(_) => {
+                jobs.into_iter().for_each(|job| self.end_job(job, Ok(()), effects));
+                // Its job may have been cancelled while this was on its way.
+                self.forget_if_unused(id, effects);
+            }
             // For those who came after the cancelling it is handed in again.
             Err(_) if was_cancelled => {
                 self.forget_if_unused(id, effects);
@@ -275,7 +289,10 @@ impl Planner {
     ) {
         let Some(job) = self.jobs.remove(&id) else { return };
         let failure = result.clone().err();
-        let reason = failure.as_ref().map_or_else(String::new, |it| format!("its job was {it}"));
+        let reason = match &failure {
+            Some(failure) => format!("its job was {failure}"),
+            None => "its job has its result".to_owned(),
+        };
         effects.extend([
             PlannerEffect::JobEnded { job: id, result },
             PlannerEffect::Emit(RuntimeEvent::JobEnded { job: id, failure }),

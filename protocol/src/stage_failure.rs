@@ -112,7 +112,7 @@ pub enum StageFailure {
     },
     /// Executors were lost too often.
     #[error(
-        "lost executors or coordinators {losses} times, more than the {allowed} allowed; the last time, {cause}"
+        "lost executors, coordinators or inputs {losses} times, more than the {allowed} allowed; the last time, {cause}"
     )]
     InfrastructureExhausted {
         /// How many losses there were.
@@ -130,10 +130,11 @@ pub enum StageFailure {
     },
     /// A task failed when others of its attempt had had their effects.
     #[error(
-        "cannot be run again: {committed} of its tasks had succeeded, and what they did cannot be repeated; {cause}"
+        "cannot be run again: {} succeeded, and what they did cannot be repeated; {cause}",
+        who_committed(*committed)
     )]
     Committed {
-        /// How many tasks of the attempt had succeeded.
+        /// How many tasks of the attempt had succeeded; 0 if only one on a lost executor may have.
         committed: u32,
         /// The first cause.
         cause: FailureCause,
@@ -186,6 +187,13 @@ pub enum StageFailure {
     /// The runtime shut down before it ended.
     #[error("was ended by the shutdown of the runtime")]
     Shutdown,
+}
+
+fn who_committed(committed: u32) -> String {
+    match committed {
+        0 => "tasks on a lost executor may have".to_owned(),
+        committed => format!("{committed} of its tasks had"),
+    }
 }
 
 fn after(last_cause: &Option<Box<FailureCause>>) -> String {

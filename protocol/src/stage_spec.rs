@@ -42,8 +42,8 @@ pub enum OnFailure {
     Restart,
     /// The stage fails at once: its effects cannot be repeated.
     Abort,
-    /// As `Restart`, unless a task of the failed attempt has succeeded: its effects are out and
-    /// cannot be repeated.
+    /// As `Restart`, unless a task of the failed attempt has succeeded, or may have because its
+    /// executor was lost: its effects are out and cannot be repeated.
     RestartUnlessCommitted,
 }
 

@@ -37,6 +37,8 @@ pub struct TaskScheduler {
     /// Put in line in this step; empty between steps.
     fresh: Vec<StageId>,
     next_task_attempt: u64,
+    /// Deferrals of stages of jobs, which may come again under the same id.
+    deferrals_of_jobs: u32,
     shutting_down: bool,
 }
 
@@ -227,6 +229,7 @@ impl TaskScheduler {
             tasks: BTreeMap::new(),
             fresh: Vec::new(),
             next_task_attempt: 0,
+            deferrals_of_jobs: 0,
             shutting_down: false,
         }
     }

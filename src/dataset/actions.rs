@@ -17,7 +17,8 @@ impl<T: Send + 'static> Dataset<T> {
         })
     }
 
-    /// The rows of each of these partitions. Of a barrier dataset each must be asked for once.
+    /// The rows of each of these partitions, in this order. Of a barrier dataset each must be asked
+    /// for once; of another one there is a task for each that is asked for, numbered from 0.
     pub fn collect_partitions(
         &self,
         partitions: impl IntoIterator<Item = usize>,

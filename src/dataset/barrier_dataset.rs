@@ -62,7 +62,8 @@ impl<T: 'static> BarrierDataset<T> {
         let parent = dataset.compute.clone();
         let compute = Arc::new(move |partition: usize, env: &super::TaskEnv| {
             let rows = parent(partition, env);
-            Rows::new(or_stop(code(env.ctx.clone(), partition, rows)))
+            let rows = or_stop(code(env.ctx.clone(), partition, rows));
+            Rows::new(env.until_killed(rows.into_iter()))
         });
         dataset.derived(meta, compute)
     }

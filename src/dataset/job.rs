@@ -3,7 +3,8 @@
 use super::rows::{self, Rows};
 use super::{Dataset, Described, JobHandle, TaskEnv};
 use crate::stage::{context, payload, value_of};
-use crate::{OnFailure, Runtime, Stage, TaskResult, Tasks, blocking};
+use crate::task_context::{StageProgress, StageShared};
+use crate::{OnFailure, Stage, TaskResult, Tasks, blocking};
 use phalanx_actors::{MapOutput, RunJob, TaskBody};
 use phalanx_protocol::{
     JobFailure, JobId, JobStage, PartitionId, PlannedStage, StageId, StageKind, StageRole,
@@ -20,6 +21,14 @@ pub(super) struct Job<'a, T, P> {
     partitions: Option<Vec<usize>>,
     /// A partition that is done cannot be done again.
     has_effects: bool,
+}
+
+/// A job that can be handed in.
+struct Prepared {
+    submit: SubmitJob,
+    bodies: Vec<TaskBody>,
+    /// What the tasks of its result stage report.
+    progress: Arc<StageProgress>,
 }
 
 /// Code of a stage's tasks, given the task's index.
@@ -53,16 +62,28 @@ impl<'a, T: 'static, P: Send + 'static> Job<'a, T, P> {
         let described = Described::of(&self.dataset.meta);
         let prepared = self.prepare(job, result, &described);
         let name = self.dataset.settings.name_of().to_owned();
-        let stages = match &prepared {
-            Ok((submit, _)) => submit.stages.iter().map(|stage| stage.planned.stage).collect(),
-            Err(_) => Vec::new(),
+        let (stages, progress) = match &prepared {
+            Ok(Prepared { submit, progress, .. }) => {
+                let stages = submit.stages.iter().map(|stage| stage.planned.stage);
+                (stages.collect(), progress.clone())
+            }
+            Err(_) => (Vec::new(), StageProgress::new(0)),
         };
+        // A gang makes its partitions in order, so that a task's rank is its partition.
+        let order = self.partitions.filter(|_| self.dataset.is_barrier());
         let finish = move |values: Vec<Box<dyn Any + Send>>| {
-            finish(values.into_iter().map(value_of::<P>).collect())
+            let values = values.into_iter().map(value_of::<P>);
+            finish(match order {
+                None => values.collect(),
+                Some(order) => {
+                    let mut values: Vec<Option<P>> = values.map(Some).collect();
+                    order.into_iter().filter_map(|partition| values[partition].take()).collect()
+                }
+            })
         };
-        let (ended, outcome, handle) = JobHandle::new(runtime, job, name, stages, finish);
+        let (ended, outcome, handle) = JobHandle::new(runtime, job, name, stages, progress, finish);
         match prepared {
-            Ok((submit, bodies)) => {
+            Ok(Prepared { submit, bodies, .. }) => {
                 runtime.planner().do_send(RunJob { submit, bodies, ended, outcome });
             }
             Err(reason) => {
@@ -80,7 +101,7 @@ impl<'a, T: 'static, P: Send + 'static> Job<'a, T, P> {
         job: JobId,
         result: StageId,
         described: &Described,
-    ) -> Result<(SubmitJob, Vec<TaskBody>), String> {
+    ) -> Result<Prepared, String> {
         let Dataset { runtime, settings, .. } = self.dataset;
         if let Some(refusal) = &described.refusal {
             return Err(refusal.clone());
@@ -92,19 +113,24 @@ impl<'a, T: 'static, P: Send + 'static> Job<'a, T, P> {
         }
         let partitions = self.checked_partitions(described.lineage.num_partitions())?;
         let planned = described.lineage.stages(result, partitions.as_deref());
-        let (mut stages, mut bodies) = (Vec::new(), Vec::new());
+        let (mut stages, mut bodies, mut progress) = (Vec::new(), Vec::new(), None);
         for (index, planned) in planned.into_iter().enumerate() {
             let code = match planned.role {
-                StageRole::Result => self.result_code(),
+                StageRole::Result => self.result_code(&planned),
                 StageRole::Map => map_code(&planned, described),
             };
             let settings = self.settings_of(&planned, index, settings);
-            bodies.push(body(runtime, &settings, planned.num_tasks as usize, code));
-            let spec = settings.spec_of(planned.num_tasks as usize, runtime.config())?;
+            let num_tasks = planned.num_tasks as usize;
+            let (shared, reported) = settings.shared(runtime, num_tasks);
+            bodies.push(body(shared, code));
+            // The last one is that of the result stage.
+            progress = Some(reported);
+            let spec = settings.spec_of(num_tasks, runtime.config())?;
             stages.push(JobStage { planned, spec });
         }
         let name = settings.name_of().to_owned();
-        Ok((SubmitJob { job, name, stages }, bodies))
+        let progress = progress.unwrap_or_else(|| StageProgress::new(0));
+        Ok(Prepared { submit: SubmitJob { job, name, stages }, bodies, progress })
     }
 
     fn checked_partitions(&self, there_are: u32) -> Result<Option<Vec<u32>>, String> {
@@ -143,9 +169,9 @@ impl<'a, T: 'static, P: Send + 'static> Job<'a, T, P> {
         settings.of_kind(kind)
     }
 
-    fn result_code(&self) -> Code {
+    fn result_code(&self, planned: &PlannedStage) -> Code {
         let (code, compute) = (self.code.clone(), self.dataset.compute.clone());
-        let partitions = self.partitions.clone();
+        let partitions = self.partitions.clone().filter(|_| !planned.is_barrier());
         Arc::new(move |index, env| {
             let partition = partitions.as_ref().map_or(index, |partitions| partitions[index]);
             code(compute(partition, env)).map(payload)
@@ -159,13 +185,12 @@ fn map_code(planned: &PlannedStage, described: &Described) -> Code {
     Arc::new(move |index, env| {
         let rows = write(index, env);
         let partition = PartitionId(index as u32);
-        let executor = env.ctx.executor();
+        let executor = env.ctx.task.executor_life();
         Ok(payload(MapOutput { partition, executor, rows }))
     })
 }
 
-fn body(runtime: &Runtime, settings: &Stage<Tasks>, num_tasks: usize, code: Code) -> TaskBody {
-    let shared = settings.shared(runtime, num_tasks);
+fn body(shared: Arc<StageShared>, code: Code) -> TaskBody {
     TaskBody::Blocking(Arc::new(move |task| {
         let ctx = blocking::BarrierTaskContext::new(context(task, &shared));
         let index = ctx.rank();

@@ -1,8 +1,10 @@
 //! A job that was handed in.
 
-use crate::{BoxError, FailureCause, Runtime, StageId};
+use crate::stage_handle::WAITER_KILLED;
+use crate::task_context::StageProgress;
+use crate::{BoxError, FailureCause, Progress, Runtime, StageFailure, StageId};
 use actix::Addr;
-use phalanx_actors::{JobEnded, Payload, PlannerActor, Tell, runs_async_tasks};
+use phalanx_actors::{JobEnded, Payload, PlannerActor, Tell, current_task, runs_async_tasks};
 use phalanx_protocol::{JobFailure, JobId, PlannerEvent};
 use std::error::Error;
 use std::fmt;
@@ -33,6 +35,8 @@ pub struct JobControl {
     id: JobId,
     name: Arc<str>,
     stages: Arc<[StageId]>,
+    /// Of the result stage.
+    progress: Arc<StageProgress>,
     planner: Addr<PlannerActor>,
     outcome: watch::Receiver<Outcome>,
 }
@@ -43,13 +47,14 @@ impl<R: 'static> JobHandle<R> {
         id: JobId,
         name: String,
         stages: Vec<StageId>,
+        progress: Arc<StageProgress>,
         finish: impl FnOnce(Vec<Payload>) -> R + Send + 'static,
     ) -> (oneshot::Sender<JobEnded>, watch::Sender<Outcome>, Self) {
         let (tell, ended) = oneshot::channel();
         let (outcome, watched) = watch::channel(None);
         let planner = runtime.planner().clone();
         let (name, stages) = (name.into(), stages.into());
-        let control = JobControl { id, name, stages, planner, outcome: watched };
+        let control = JobControl { id, name, stages, progress, planner, outcome: watched };
         let finish: Option<Finish<R>> = Some(Box::new(finish));
         (tell, outcome, JobHandle { control, ended, finish })
     }
@@ -71,7 +76,9 @@ impl<R: 'static> JobHandle<R> {
     }
 
     /// Blocks the thread until the job has ended. Refused on a thread that runs async tasks, where
-    /// the job might wait for this very thread: await the handle there.
+    /// the job might wait for this very thread: await the handle there. In a blocking task it waits
+    /// as long as the task is not killed, and then cancels the job; the job needs slots that the
+    /// task does not hold.
     ///
     /// # Errors
     /// Why there is no result.
@@ -81,7 +88,13 @@ impl<R: 'static> JobHandle<R> {
             let failure = JobFailure::Refused { reason: reason.to_owned() };
             return Err(self.control.error(failure, None));
         }
-        pollster::block_on(self)
+        let Some(task) = current_task() else { return pollster::block_on(self) };
+        let control = self.control();
+        pollster::block_on(task.killed().run_until_cancelled(self)).unwrap_or_else(|| {
+            let reason = WAITER_KILLED.to_owned();
+            control.cancel(reason.clone());
+            Err(control.error(JobFailure::Cancelled { reason }, None))
+        })
     }
 }
 
@@ -142,6 +155,22 @@ impl JobControl {
         known.or_else(|| is_gone.then_some(Err(JobFailure::Shutdown)))
     }
 
+    /// Waits until the job has its result; see [`JobControl::outcome`]. Any number may wait.
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub async fn ended(&self) -> Result<(), JobFailure> {
+        let mut outcome = self.outcome.clone();
+        let ended = outcome.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        ended.unwrap_or(Err(JobFailure::Shutdown))
+    }
+
+    /// What the tasks of the result stage's current attempt last reported with `report_progress`,
+    /// by partition.
+    pub fn progress(&self) -> Vec<Option<Progress>> {
+        self.progress.get()
+    }
+
     fn error(&self, failure: JobFailure, source: Option<BoxError>) -> JobError {
         let (job, name) = (self.id, self.name.to_string());
         JobError { job, name, failure: Box::new(failure), source }
@@ -187,15 +216,20 @@ impl JobError {
         &self.failure
     }
 
-    /// The task that failed first in the last attempt of the stage that failed, if one did.
-    pub fn first_cause(&self) -> Option<&FailureCause> {
+    /// Why the stage failed that made the job fail, if one did.
+    pub fn stage_failure(&self) -> Option<&StageFailure> {
         match &*self.failure {
-            JobFailure::Stage { failure, .. } => failure.first_cause(),
+            JobFailure::Stage { failure, .. } => Some(failure),
             JobFailure::UnsupportedChain { .. }
             | JobFailure::Refused { .. }
             | JobFailure::Cancelled { .. }
             | JobFailure::Shutdown => None,
         }
+    }
+
+    /// The task that failed first in the last attempt of the stage that failed, if one did.
+    pub fn first_cause(&self) -> Option<&FailureCause> {
+        self.stage_failure().and_then(StageFailure::first_cause)
     }
 
     /// Whether someone cancelled it.

@@ -6,10 +6,11 @@ use crate::TaskResult;
 use std::sync::Arc;
 
 impl<T: 'static> Dataset<T> {
-    /// Each row, changed.
+    /// Each row, changed. A closure that may fail belongs into
+    /// [`map_partitions`](Self::map_partitions), which returns a `Result`.
     pub fn map<U: 'static>(&self, code: impl Fn(T) -> U + Send + Sync + 'static) -> Dataset<U> {
         let code = Arc::new(code);
-        self.each_partition("map", move |_, rows| {
+        self.each_partition("map", move |_, rows, _| {
             let code = code.clone();
             rows.map(move |row| code(row))
         })
@@ -18,7 +19,7 @@ impl<T: 'static> Dataset<T> {
     /// The rows for which `keep` is true.
     pub fn filter(&self, keep: impl Fn(&T) -> bool + Send + Sync + 'static) -> Dataset<T> {
         let keep = Arc::new(keep);
-        self.each_partition("filter", move |_, rows| {
+        self.each_partition("filter", move |_, rows, _| {
             let keep = keep.clone();
             rows.filter(move |row| keep(row))
         })
@@ -31,9 +32,9 @@ impl<T: 'static> Dataset<T> {
         I: IntoIterator<Item = U> + 'static,
     {
         let code = Arc::new(code);
-        self.each_partition("flat_map", move |_, rows| {
+        self.each_partition("flat_map", move |_, rows, env| {
             let code = code.clone();
-            rows.flat_map(move |row| code(row))
+            env.until_killed(rows.flat_map(move |row| code(row)))
         })
     }
 
@@ -44,7 +45,9 @@ impl<T: 'static> Dataset<T> {
         I: IntoIterator<Item = U, IntoIter: 'static>,
         F: Fn(Rows<T>) -> TaskResult<I> + Send + Sync + 'static,
     {
-        self.each_partition("map_partitions", move |_, rows| or_stop(code(rows)))
+        self.each_partition("map_partitions", move |_, rows, env| {
+            env.until_killed(or_stop(code(rows)).into_iter())
+        })
     }
 
     /// [`map_partitions`](Self::map_partitions) that is also given the partition's index.
@@ -54,13 +57,14 @@ impl<T: 'static> Dataset<T> {
         I: IntoIterator<Item = U, IntoIter: 'static>,
         F: Fn(usize, Rows<T>) -> TaskResult<I> + Send + Sync + 'static,
     {
-        self.each_partition("map_partitions_with_index", move |partition, rows| {
-            or_stop(code(partition, rows))
+        self.each_partition("map_partitions_with_index", move |partition, rows, env| {
+            env.until_killed(or_stop(code(partition, rows)).into_iter())
         })
     }
 
     /// Pairs of the first rows, the second rows and so on. Both must have as many partitions, and
-    /// as many rows in each: a task that finds a difference fails.
+    /// as many rows in each: a task that finds a difference fails. The
+    /// [`settings`](Self::settings) are this dataset's.
     pub fn zip<U: 'static>(&self, other: &Dataset<U>) -> Dataset<(T, U)> {
         let (mine, theirs) = (self.num_partitions(), other.num_partitions());
         let refusal = (mine != theirs).then(|| {
@@ -87,7 +91,8 @@ impl<T: 'static> Dataset<T> {
         self.derived(meta, compute)
     }
 
-    /// The partitions of both. Cannot be in a barrier stage.
+    /// The partitions of both. Cannot be in a barrier stage. The [`settings`](Self::settings) are
+    /// this dataset's.
     pub fn union(&self, other: &Dataset<T>) -> Dataset<T> {
         let mine = self.num_partitions();
         let all = mine + other.num_partitions();
@@ -133,7 +138,7 @@ impl<T: 'static> Dataset<T> {
     fn each_partition<U, I>(
         &self,
         name: &'static str,
-        code: impl Fn(usize, Rows<T>) -> I + Send + Sync + 'static,
+        code: impl Fn(usize, Rows<T>, &TaskEnv) -> I + Send + Sync + 'static,
     ) -> Dataset<U>
     where
         U: 'static,
@@ -142,7 +147,7 @@ impl<T: 'static> Dataset<T> {
         let meta = Meta::narrow(name, self.num_partitions(), &[&self.meta]);
         let parent = self.compute.clone();
         let compute = Arc::new(move |partition: usize, env: &TaskEnv| {
-            Rows::new(code(partition, parent(partition, env)))
+            Rows::new(code(partition, parent(partition, env), env))
         });
         self.derived(meta, compute)
     }

@@ -69,11 +69,11 @@ pub(super) fn run<R>(
 const LOOK_EVERY: u32 = 256;
 
 impl TaskEnv {
-    /// The rows, until the task is killed.
-    pub(super) fn until_killed<T>(
+    /// The rows, until the task is killed. For rows of which one may become any number.
+    pub(super) fn until_killed<I: Iterator + 'static>(
         &self,
-        rows: impl Iterator<Item = T> + 'static,
-    ) -> impl Iterator<Item = T> + 'static {
+        rows: I,
+    ) -> impl Iterator<Item = I::Item> + use<I> {
         let (ctx, mut left) = (self.ctx.clone(), 0);
         rows.inspect(move |_| {
             if left == 0 {

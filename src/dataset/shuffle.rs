@@ -124,13 +124,8 @@ impl<T: Send + 'static> Dataset<T> {
         });
         let refusal = (partitions == 0 && self.num_partitions() > 0)
             .then(|| format!("{name}: rows cannot be in 0 partitions, ask for 1 or more"));
-        let meta = Meta {
-            name,
-            num_partitions: partitions,
-            from_barrier: false,
-            parents: vec![Parent::Shuffle(shuffle.clone())],
-            refusal,
-        };
+        let parents = vec![Parent::Shuffle(shuffle.clone())];
+        let meta = Meta::new(name, partitions, parents).refused(refusal);
         let compute = Arc::new(move |partition: usize, env: &TaskEnv| {
             let rows = Rows::new(env.until_killed(shuffle.read(partition)));
             // Nothing is fetched before the first row is asked for.

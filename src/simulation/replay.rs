@@ -4,8 +4,8 @@ use super::plan::{Fault, Plan};
 use super::{EventLog, Step, TaskEnd, TaskScript};
 use crate::protocol::{StageKind, StageSpec};
 use crate::{
-    Config, EventRecord, ExecutorId, PartitionId, RuntimeEvent, StageAttemptId, StageFailure,
-    StageId, SyncError, SyncMethod, TaskAttemptId, TaskFailure, TaskOutcome,
+    Config, EventRecord, ExecutorId, JobId, PartitionId, RuntimeEvent, StageAttemptId,
+    StageFailure, StageId, SyncError, SyncMethod, TaskAttemptId, TaskFailure, TaskOutcome,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,6 +27,11 @@ pub enum ReplayError {
     /// The log ends too early.
     #[error("the log ends before stage {0} does: record to the end of the runtime")]
     UnfinishedStage(StageId),
+    /// A job's stages wait for each other, which no plan can say.
+    #[error(
+        "the log shows job {0} on datasets, and only stages can be replayed: record without it"
+    )]
+    HasJob(JobId),
 }
 
 /// One try of a task, as recorded.
@@ -188,6 +193,9 @@ impl Recorded {
                 }
             }
             RuntimeEvent::RoundFailed { attempt, error, .. } => self.round_failed(*attempt, error),
+            RuntimeEvent::JobStarted { job, .. } | RuntimeEvent::JobEnded { job, .. } => {
+                return Err(ReplayError::HasJob(*job));
+            }
             RuntimeEvent::StageCompleted { stage, failure, .. } => {
                 self.completed.insert(*stage);
                 if let (Some(_), Some(running)) = (failure, self.running.get(stage)) {

@@ -1,6 +1,9 @@
 //! What is refused or put off when a stage is handed in: rows B and I.
 
+mod chains;
 mod deferred;
+mod deferred_jobs;
+mod jobs;
 
 use crate::observe::{
     advance, deferred, is_slot_check, launched, local, running, start_without_time, story, until,

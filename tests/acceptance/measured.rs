@@ -5,6 +5,7 @@
 
 mod end_of_wait;
 mod latency;
+mod lost_input;
 mod next_attempt;
 mod slots;
 

@@ -1,5 +1,9 @@
 //! What follows from failures: rows R.
 
+mod lost_outputs;
+mod map_gangs;
+mod result_gangs;
+
 use crate::observe::{Gate, is_idle, launched, launched_in, local, no_pause, story, until};
 use phalanx::{
     Config, ExecutorId, ExecutorResources, OnFailure, PartitionId, Runtime, RuntimeEvent, Stage,

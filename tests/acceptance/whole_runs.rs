@@ -1,5 +1,7 @@
 //! From submission to the last event: rows G.
 
+mod jobs;
+
 use crate::observe::{cluster, is_idle, launched, local, story};
 use phalanx::{ExecutorId, Runtime, RuntimeEvent, Stage, TaskInfo, TaskOutcome};
 use std::collections::BTreeSet;

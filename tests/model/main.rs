@@ -1,6 +1,7 @@
 //! The machines that ship, model-checked: every order of every step, in small worlds.
 
 mod barrier;
+mod planner;
 mod scheduler;
 
 use stateright::{Checker, HasDiscoveries, Model};

@@ -19,7 +19,7 @@ use thiserror::Error;
 pub const MAGIC: [u8; 8] = *b"phalanx\0";
 
 /// Counted up with every change of [`Message`]. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// A packet before the other side has proved who it is.
 pub(crate) const GREETING_MAX: usize = 64 << 10;

@@ -1,7 +1,7 @@
 //! What the planner is told, and what it says.
 
 use crate::{
-    ExecutorId, FetchFailed, JobFailure, JobId, PartitionId, PlannedStage, RuntimeEvent,
+    ExecutorLife, FetchFailed, JobFailure, JobId, PartitionId, PlannedStage, RuntimeEvent,
     StageFailure, StageId, StageSpec, SubmitStage,
 };
 
@@ -53,10 +53,10 @@ pub enum PlannerEvent {
         /// The number that its next attempt would have.
         next_attempt: u32,
         /// Of a map stage: which outputs were made where.
-        result: Result<Vec<(PartitionId, ExecutorId)>, StageFailure>,
+        result: Result<Vec<(PartitionId, ExecutorLife)>, StageFailure>,
     },
     /// An executor is gone, with the outputs that it held.
-    ExecutorLost(ExecutorId),
+    ExecutorLost(ExecutorLife),
     /// No job can need the outputs of this map stage any more.
     DatasetDropped(StageId),
 }

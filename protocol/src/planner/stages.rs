@@ -2,7 +2,7 @@
 
 use super::JobStage;
 use crate::{
-    ExecutorId, JobFailure, JobId, PartitionId, PlannedStage, StageFailure, StageRole, StageSpec,
+    ExecutorLife, JobFailure, JobId, PartitionId, PlannedStage, StageFailure, StageRole, StageSpec,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ pub(super) struct Stage {
     pub(super) is_held: bool,
     pub(super) outputs: MapOutputs,
     /// Executors that were lost while the scheduler had it.
-    pub(super) lost: BTreeSet<ExecutorId>,
+    pub(super) lost: BTreeSet<ExecutorLife>,
     pub(super) next_attempt: u32,
 }
 
@@ -39,7 +39,7 @@ pub(super) enum State {
 
 /// Which outputs of a map stage are where.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct MapOutputs(BTreeMap<PartitionId, ExecutorId>);
+pub(super) struct MapOutputs(BTreeMap<PartitionId, ExecutorLife>);
 
 impl MapOutputs {
     pub(super) fn len(&self) -> usize {
@@ -54,7 +54,7 @@ impl MapOutputs {
         self.0.extend(more.0);
     }
 
-    pub(super) fn of_executor(&self, executor: ExecutorId) -> Vec<PartitionId> {
+    pub(super) fn of_executor(&self, executor: ExecutorLife) -> Vec<PartitionId> {
         let held = self.0.iter().filter(|(_, holder)| **holder == executor);
         held.map(|(partition, _)| *partition).collect()
     }
@@ -76,8 +76,8 @@ impl MapOutputs {
     }
 }
 
-impl FromIterator<(PartitionId, ExecutorId)> for MapOutputs {
-    fn from_iter<I: IntoIterator<Item = (PartitionId, ExecutorId)>>(outputs: I) -> Self {
+impl FromIterator<(PartitionId, ExecutorLife)> for MapOutputs {
+    fn from_iter<I: IntoIterator<Item = (PartitionId, ExecutorLife)>>(outputs: I) -> Self {
         MapOutputs(outputs.into_iter().collect())
     }
 }

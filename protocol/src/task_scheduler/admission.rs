@@ -62,20 +62,22 @@ impl TaskScheduler {
             stage.follow(former);
         }
         let limit = self.config.queue_max;
+        let others = self.stages.len() - usize::from(former.is_some());
         let refusal = if self.shutting_down {
             Some(StageFailure::Shutdown)
         } else if stage.is_gang() && self.config.dynamic_allocation {
             Some(StageFailure::DynamicAllocation { required: stage.slots_needed() })
-        } else if self.stages.len() >= limit {
+        } else if others >= limit {
             Some(StageFailure::QueueFull { limit })
         } else {
             None
         };
-        let (is_empty, is_first) = (stage.spec.num_tasks == 0, stage.live.is_empty());
+        let is_done = stage.succeeded == stage.spec.num_tasks;
+        let is_first = stage.live.is_empty();
         self.stages.insert(id, stage);
         match refusal {
             Some(failure) => self.end_stage(id, failure, effects),
-            None if is_empty => self.conclude(id, Ok(()), effects),
+            None if is_done => self.conclude(id, Ok(()), effects),
             None if is_first => self.enqueue(id),
             None => {}
         }
@@ -142,6 +144,10 @@ impl TaskScheduler {
         let Some(stage) = self.stages.get_mut(&id) else { return };
         self.queue.remove(&stage.demand(), &stage.place());
         stage.deferrals += 1;
+        if stage.is_of_job {
+            self.deferrals_of_jobs += 1;
+            stage.deferrals = self.deferrals_of_jobs;
+        }
         stage.phase = Phase::Deferred { failed_checks: 0 };
         self.check_failed(id, effects);
     }

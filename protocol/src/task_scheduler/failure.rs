@@ -60,6 +60,9 @@ impl TaskScheduler {
                 false
             }
         };
+        if !counts && stage.may_have_committed_late(attempt, &outcome) {
+            self.end_committed(attempt.stage, &outcome, effects);
+        }
         if counts {
             if ending == Ending::Reported {
                 let stage = attempt.stage;
@@ -77,6 +80,20 @@ impl TaskScheduler {
             }
         }
         self.after_task_end(attempt);
+    }
+
+    /// A task of the failed attempt had its effects though it was killed, or may have had.
+    fn end_committed(
+        &mut self,
+        id: StageId,
+        outcome: &TaskOutcome,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
+        let committed = u32::from(*outcome == TaskOutcome::Succeeded);
+        let cause = self.stages.get(&id).and_then(|stage| stage.last_cause.clone());
+        if let Some(cause) = cause {
+            self.end_stage(id, StageFailure::Committed { committed, cause }, effects);
+        }
     }
 
     fn task_succeeded(&mut self, attempt: StageAttemptId, effects: &mut Vec<SchedulerEffect>) {

@@ -3,7 +3,7 @@
 use super::wait_queue::{Demand, Place};
 use crate::{
     ExecutorId, FailureCause, OfJob, OnFailure, PartitionId, StageAttemptId, StageFailure, StageId,
-    StageKind, StageSpec, SubmitStage, TaskAttemptId, TaskFailure,
+    StageKind, StageSpec, SubmitStage, TaskAttemptId, TaskFailure, TaskOutcome,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -135,7 +135,6 @@ impl Stage {
         // The next attempt comes when the last of them has ended.
         self.attempt = former.attempt.max(self.first_attempt.saturating_sub(1));
         self.first_attempt = self.attempt + 1;
-        self.deferrals = former.deferrals;
         self.kills = former.kills;
         self.live.clone_from(&former.live);
     }
@@ -176,7 +175,7 @@ impl Stage {
         let cause = cause.clone();
         match self.spec.on_failure {
             OnFailure::Abort => Some(StageFailure::Aborted { cause }),
-            OnFailure::RestartUnlessCommitted if self.succeeded > 0 => {
+            OnFailure::RestartUnlessCommitted if self.may_be_committed(&cause) => {
                 Some(StageFailure::Committed { committed: self.succeeded, cause })
             }
             OnFailure::Restart | OnFailure::RestartUnlessCommitted if infrastructure => {
@@ -191,6 +190,28 @@ impl Stage {
                 >= self.spec.max_attempts)
                 .then_some(StageFailure::AttemptsExhausted { attempts: failures, cause }),
         }
+    }
+
+    /// What a task on a lost executor has done nobody knows.
+    fn may_be_committed(&self, cause: &FailureCause) -> bool {
+        self.succeeded > 0 || matches!(cause.failure, TaskFailure::ExecutorLost(_))
+    }
+
+    /// Whether this end of a killed task says that its effects are out, or leaves it open, and they
+    /// cannot be repeated.
+    pub(super) fn may_have_committed_late(
+        &self,
+        of: StageAttemptId,
+        outcome: &TaskOutcome,
+    ) -> bool {
+        let may_have = match outcome {
+            TaskOutcome::Succeeded | TaskOutcome::Failed(TaskFailure::ExecutorLost(_)) => true,
+            TaskOutcome::Failed(_) => false,
+        };
+        may_have
+            && self.spec.on_failure == OnFailure::RestartUnlessCommitted
+            && matches!(self.phase, Phase::Stopping { .. })
+            && self.attempt_id() == of
     }
 
     /// The next attempt prefers other executors, if the executor may be at fault.

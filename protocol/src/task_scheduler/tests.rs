@@ -7,12 +7,17 @@ use crate::{
 
 mod admission;
 mod cancel;
+mod committed;
+mod dynamic_allocation;
 mod executors;
+mod fetch_failed;
 mod gang;
 mod gang_failure;
+mod handed_in_again;
 mod infrastructure;
 mod kill;
 mod late;
+mod of_job;
 mod plain_stage;
 mod queue;
 mod reservation;

@@ -43,7 +43,7 @@ fn l10_a_gang_of_none_succeeds_without_an_attempt() {
     assert_eq!(none.wait().unwrap(), []);
     let no_inputs: Vec<u8> = Vec::new();
     let none = Stage::partitions(no_inputs).run_blocking(&runtime, |_, input| Ok(*input));
-    assert_eq!(none.wait().unwrap(), []);
+    assert_eq!(none.wait().unwrap(), Vec::<u8>::new());
     hog.cancel("the others are done");
     assert!(hog.wait().unwrap_err().is_cancelled());
     for event in crate::observe::story(&mut events, id) {
