@@ -10,6 +10,8 @@ use std::hint::black_box;
 use std::thread;
 
 pub const WHAT: &str = "dataset/shuffle-and-gang";
+/// With the partitions put together to a few tasks per slot.
+const COALESCED: &str = "dataset/coalesced";
 const BARE: &str = "rayon";
 const CHUNKS: usize = 1_000;
 const ROWS: usize = 1_000;
@@ -19,20 +21,27 @@ pub fn measure(bench: &mut Bench) -> Fallible<()> {
     let mut slots = vec![cores, 16];
     slots.dedup();
     for slots in slots {
-        if bench.wants(WHAT, slots, 0) {
-            shuffle_and_gang(bench, slots)?;
+        for what in [WHAT, COALESCED] {
+            if bench.wants(what, slots, 0) {
+                shuffle_and_gang(bench, what, slots)?;
+            }
         }
     }
     Ok(())
 }
 
-fn shuffle_and_gang(bench: &mut Bench, slots: usize) -> Fallible<()> {
+fn shuffle_and_gang(bench: &mut Bench, what: &'static str, slots: usize) -> Fallible<()> {
     let runtime = ours::runtime(slots, 2)?;
     let chunks: Vec<Vec<u64>> = (0..CHUNKS)
         .map(|chunk| (0..ROWS).map(|row| (chunk * ROWS + row) as u64).collect())
         .collect();
     let source = runtime.from_partitions(chunks.clone());
-    if on_datasets(&source, slots)? != on_rayon(&chunks, slots) {
+    let source = if what == COALESCED { source.coalesce(4 * slots) } else { source };
+    let sorted = |mut rows: Vec<u64>| {
+        rows.sort_unstable();
+        rows
+    };
+    if sorted(on_datasets(&source, slots)?) != sorted(on_rayon(&chunks, slots)) {
         return Err("the rows are not those that rayon made".into());
     }
     let [ours, bare] = alternate(
@@ -52,7 +61,7 @@ fn shuffle_and_gang(bench: &mut Bench, slots: usize) -> Fallible<()> {
     let [own, other] =
         [ours, bare].map(|spread| count(((CHUNKS * ROWS) as f64 / spread.p50) as usize));
     let note = format!("million rows a second: {own}, rayon {other}");
-    bench.add(Row::new(WHAT, slots, ours).against(BARE, bare).bar(Bar::Ratio(2.0)).note(note));
+    bench.add(Row::new(what, slots, ours).against(BARE, bare).bar(Bar::Ratio(2.0)).note(note));
     Ok(())
 }
 

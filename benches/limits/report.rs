@@ -64,7 +64,8 @@ const FAMILIES: [(&str, &str); 11] = [
         "dataset",
         "A job on a dataset of 1,000 partitions of 1,000 numbers, by slots: each is changed and \
          dealt out to as many partitions as there are slots, whose gang meets once, and all are \
-         collected. Next to the same work on `rayon`, with a thread for each core.",
+         collected. `coalesced`: with `coalesce(4 * slots)` before. Next to the same work on \
+         `rayon`, with a thread for each core.",
     ),
     ("memory", "Growth of the process by 100,000 tasks that wait, and by 50,000 queued stages."),
     (

@@ -9,10 +9,13 @@ use std::sync::Arc;
 impl<T: Send + 'static> Dataset<T> {
     /// All rows, in order of their partitions.
     pub fn collect(&self) -> JobHandle<Vec<T>> {
-        let job = Job::new(self, |rows| Ok(rows.collect::<Vec<T>>()));
+        let job = Job::new(self, |rows| Ok(rows.into_vec()));
         job.run(|parts| {
-            let mut all = Vec::with_capacity(parts.iter().map(Vec::len).sum());
-            parts.into_iter().for_each(|part| all.extend(part));
+            let count = parts.iter().map(Vec::len).sum::<usize>();
+            let mut parts = parts.into_iter();
+            let mut all = parts.next().unwrap_or_default();
+            all.reserve_exact(count - all.len());
+            parts.for_each(|part| all.extend(part));
             all
         })
     }
@@ -23,7 +26,7 @@ impl<T: Send + 'static> Dataset<T> {
         &self,
         partitions: impl IntoIterator<Item = usize>,
     ) -> JobHandle<Vec<Vec<T>>> {
-        let job = Job::new(self, |rows| Ok(rows.collect::<Vec<T>>()));
+        let job = Job::new(self, |rows| Ok(rows.into_vec()));
         job.only(partitions.into_iter().collect()).run(|parts| parts)
     }
 

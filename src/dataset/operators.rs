@@ -108,6 +108,9 @@ impl<T: 'static> Dataset<T> {
 
     /// Fewer partitions, each of some neighbours, without moving rows between tasks; as many as
     /// there are if more are asked for. Cannot be in a barrier stage.
+    ///
+    /// Each task takes some 20 µs to be started and heard of. Where the rows of a partition take no
+    /// longer than that, a few partitions per slot are faster than many.
     pub fn coalesce(&self, partitions: usize) -> Dataset<T> {
         let all = self.num_partitions();
         let count = partitions.min(all);

@@ -10,11 +10,33 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 /// If a row cannot be made (a file cannot be read, the output of an earlier stage is gone, the task
 /// was killed), the task ends there: as by a panic, the code that asked for the row is unwound, but
 /// the failure is the error.
-pub struct Rows<T>(Box<dyn Iterator<Item = T>>);
+pub struct Rows<T>(Box<dyn Source<T>>);
+
+/// An iterator that may also be asked for all at once, which spares its rows a call for each
+/// operation that they go through.
+trait Source<T> {
+    fn next_row(&mut self) -> Option<T>;
+    fn hint(&self) -> (usize, Option<usize>);
+    fn drain(self: Box<Self>, each: &mut dyn FnMut(T));
+}
+
+impl<I: Iterator> Source<I::Item> for I {
+    fn next_row(&mut self) -> Option<I::Item> {
+        self.next()
+    }
+
+    fn hint(&self) -> (usize, Option<usize>) {
+        self.size_hint()
+    }
+
+    fn drain(self: Box<Self>, each: &mut dyn FnMut(I::Item)) {
+        (*self).for_each(each);
+    }
+}
 
 impl<T> fmt::Debug for Rows<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rows").field("size_hint", &self.0.size_hint()).finish_non_exhaustive()
+        f.debug_struct("Rows").field("size_hint", &self.0.hint()).finish_non_exhaustive()
     }
 }
 
@@ -23,15 +45,28 @@ impl<T> Iterator for Rows<T> {
 
     #[inline]
     fn next(&mut self) -> Option<T> {
-        self.0.next()
+        self.0.next_row()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.0.size_hint()
+        self.0.hint()
+    }
+
+    fn fold<B, F: FnMut(B, T) -> B>(self, init: B, mut fold: F) -> B {
+        let mut folded = Some(init);
+        self.0.drain(&mut |row| folded = folded.take().map(|former| fold(former, row)));
+        folded.unwrap_or_else(|| unreachable!("it is taken only while a row is folded in"))
     }
 }
 
 impl<T: 'static> Rows<T> {
+    /// All of them, in memory.
+    pub(super) fn into_vec(self) -> Vec<T> {
+        let mut all = Vec::with_capacity(self.size_hint().0);
+        self.for_each(|row| all.push(row));
+        all
+    }
+
     pub(super) fn new(rows: impl IntoIterator<Item = T, IntoIter: 'static>) -> Self {
         Rows(Box::new(rows.into_iter()))
     }

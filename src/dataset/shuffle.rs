@@ -63,13 +63,13 @@ impl<T: Send + 'static> Dataset<T> {
             let rows = parent(partition, env);
             let mut parts = parts_for(partitions, rows.size_hint().0);
             let mut place = partition % partitions;
-            for row in rows {
+            rows.for_each(|row| {
                 parts[place].push(row);
                 place += 1;
                 if place == partitions {
                     place = 0;
                 }
-            }
+            });
             parts
         };
         self.shuffled("repartition", partitions, write, |rows| rows)
@@ -86,34 +86,33 @@ impl<T: Send + 'static> Dataset<T> {
         let write = move |partition: usize, env: &TaskEnv| {
             let rows = parent(partition, env);
             let mut parts = parts_for(partitions, rows.size_hint().0);
-            for row in rows {
+            rows.for_each(|row| {
                 let key = key(&row);
                 parts[place_of(&key, partitions)].push((key, row));
-            }
+            });
             parts
         };
         self.shuffled("group_by", partitions, write, |rows: Rows<(K, T)>| {
-            let mut groups: IndexMap<K, Vec<T>> = IndexMap::new();
-            for (key, row) in rows {
-                groups.entry(key).or_default().push(row);
-            }
-            groups.into_iter()
+            later(move || {
+                let mut groups: IndexMap<K, Vec<T>> = IndexMap::new();
+                rows.for_each(|(key, row)| groups.entry(key).or_default().push(row));
+                groups
+            })
         })
     }
 
     /// `write`: the rows of a partition by the partition they go to. `gather`: what is made of
     /// those that come to one.
-    fn shuffled<W, U, I>(
+    fn shuffled<W, U>(
         &self,
         name: &'static str,
         partitions: usize,
         write: impl Fn(usize, &TaskEnv) -> Vec<Vec<W>> + Send + Sync + 'static,
-        gather: impl Fn(Rows<W>) -> I + Clone + Send + Sync + 'static,
+        gather: impl Fn(Rows<W>) -> Rows<U> + Send + Sync + 'static,
     ) -> Dataset<U>
     where
         W: Clone + Send + Sync + 'static,
         U: 'static,
-        I: Iterator<Item = U> + 'static,
     {
         let shuffle = Arc::new(Shuffle {
             stage: self.runtime.next_stage_id(),
@@ -127,10 +126,7 @@ impl<T: Send + 'static> Dataset<T> {
         let parents = vec![Parent::Shuffle(shuffle.clone())];
         let meta = Meta::new(name, partitions, parents).refused(refusal);
         let compute = Arc::new(move |partition: usize, env: &TaskEnv| {
-            let rows = Rows::new(env.until_killed(shuffle.read(partition)));
-            // Nothing is fetched before the first row is asked for.
-            let gather = gather.clone();
-            Rows::new(std::iter::once_with(move || gather(rows)).flatten())
+            gather(Rows::new(env.until_killed(shuffle.read(partition))))
         });
         self.derived(meta, compute)
     }
@@ -149,16 +145,18 @@ where
     ) -> Dataset<(K, V)> {
         let (parent, partitions) = (self.compute.clone(), self.num_partitions());
         let reduce = Arc::new(reduce);
-        let gather = move |rows: Rows<(K, V)>| reduced(rows, &*reduce);
-        let here = gather.clone();
+        let here = reduce.clone();
         let write = move |partition: usize, env: &TaskEnv| {
             let mut parts = parts_for(partitions, 0);
-            for (key, value) in here(parent(partition, env)) {
+            for (key, value) in reduced(parent(partition, env), &*here) {
                 parts[place_of(&key, partitions)].push((key, value));
             }
             parts
         };
-        self.shuffled("reduce_by_key", partitions, write, gather)
+        self.shuffled("reduce_by_key", partitions, write, move |rows| {
+            let reduce = reduce.clone();
+            later(move || reduced(rows, &*reduce))
+        })
     }
 }
 
@@ -168,14 +166,23 @@ fn reduced<K: Hash + Eq, V>(
     reduce: &dyn Fn(V, V) -> V,
 ) -> impl Iterator<Item = (K, V)> + use<K, V> {
     let mut values: IndexMap<K, Option<V>> = IndexMap::new();
-    for (key, value) in rows {
+    rows.for_each(|(key, value)| {
         let known = values.entry(key).or_default();
         *known = Some(match known.take() {
             Some(former) => reduce(former, value),
             None => value,
         });
-    }
+    });
     values.into_iter().filter_map(|(key, value)| Some((key, value?)))
+}
+
+/// Made when the first row is asked for.
+fn later<U, I>(make: impl FnOnce() -> I + 'static) -> Rows<U>
+where
+    U: 'static,
+    I: IntoIterator<Item = U> + 'static,
+{
+    Rows::new(std::iter::once_with(make).flatten())
 }
 
 fn parts_for<T>(partitions: usize, rows: usize) -> Vec<Vec<T>> {

@@ -13,7 +13,7 @@ mod store;
 
 use dags::SubmittedJob;
 use phalanx::protocol::{
-    ExecutorId, FetchFailed, PartitionId, Planner, PlannerEffect, PlannerEvent, SchedulerConfig,
+    ExecutorLife, FetchFailed, PartitionId, Planner, PlannerEffect, PlannerEvent, SchedulerConfig,
     SchedulerEvent, SchedulerTimer, StageAttemptId, StageId, TaskAttemptId, TaskScheduler,
 };
 use stateright::{Model, Property};
@@ -50,7 +50,7 @@ impl Planning for Planner {
 pub struct Budget {
     /// Executors are lost, with the outputs they hold.
     pub losses: u8,
-    /// Executors that were not there yet join.
+    /// Executors join, for the first time or again.
     pub joins: u8,
     /// Jobs are cancelled.
     pub cancels: u8,
@@ -120,10 +120,11 @@ pub enum Ended {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Executor {
-    NotYet,
-    Here,
-    Lost,
+pub struct Executor {
+    /// How many there were so far.
+    pub lives: u32,
+    /// The last of them.
+    pub is_here: bool,
 }
 
 /// A task of whose end the scheduler has not been told.
@@ -131,7 +132,7 @@ pub enum Executor {
 pub struct Task {
     pub attempt: StageAttemptId,
     pub partition: PartitionId,
-    pub executor: ExecutorId,
+    pub on: ExecutorLife,
     pub killed: bool,
     /// It has ended; the report is on its way.
     pub not_found: Option<FetchFailed>,
@@ -152,7 +153,7 @@ pub struct State<P> {
     /// Slot checks that may fire, at any time.
     pub timers: BTreeSet<SchedulerTimer>,
     /// Where the tasks ran whose values the scheduler's shell keeps.
-    pub kept: BTreeMap<StageId, BTreeMap<PartitionId, ExecutorId>>,
+    pub kept: BTreeMap<StageId, BTreeMap<PartitionId, ExecutorLife>>,
     /// Stages that the scheduler was told to start, and whose input has not been missing since.
     pub started: BTreeSet<StageId>,
     pub store: Store,
@@ -226,7 +227,7 @@ impl<P: Planning> Model for Config<P> {
             to_scheduler: VecDeque::new(),
             jobs: Vec::new(),
             dropped: BTreeSet::new(),
-            executors: vec![Executor::NotYet; self.executors.len()],
+            executors: vec![Executor { lives: 0, is_here: false }; self.executors.len()],
             tasks: BTreeMap::new(),
             timers: BTreeSet::new(),
             kept: BTreeMap::new(),
@@ -249,14 +250,11 @@ impl<P: Planning> Model for Config<P> {
         }
         self.actions_of_users(state, actions);
         for (executor, it) in state.executors.iter().enumerate() {
-            match it {
-                Executor::NotYet if state.budget.joins > 0 => {
-                    actions.push(Action::Join { executor });
-                }
-                Executor::Here if state.budget.losses > 0 => {
-                    actions.push(Action::Lose { executor });
-                }
-                Executor::NotYet | Executor::Here | Executor::Lost => {}
+            if it.is_here && state.budget.losses > 0 {
+                actions.push(Action::Lose { executor });
+            }
+            if !it.is_here && state.budget.joins > 0 {
+                actions.push(Action::Join { executor });
             }
         }
         for (&id, task) in &state.tasks {

@@ -1,7 +1,7 @@
 //! Planners with one rule broken each: the model must refute them, or it proves nothing.
 
 use super::Planning;
-use phalanx::protocol::{JobId, Planner, PlannerEffect, PlannerEvent, StageFailure};
+use phalanx::protocol::{Incarnation, JobId, Planner, PlannerEffect, PlannerEvent, StageFailure};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -91,6 +91,23 @@ impl Flaw for ForgetsEarlyLosses {
     fn hears(planner: &Planner, event: PlannerEvent) -> Option<PlannerEvent> {
         let is_loss = matches!(event, PlannerEvent::ExecutorLost(_));
         Some(event).filter(|_| !is_loss || planner.outputs() > 0)
+    }
+}
+
+/// Takes all lives of an executor for one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MixesLives;
+
+impl Flaw for MixesLives {
+    fn hears(_: &Planner, mut event: PlannerEvent) -> Option<PlannerEvent> {
+        match &mut event {
+            PlannerEvent::ExecutorLost(life) => life.incarnation = Incarnation(0),
+            PlannerEvent::StageEnded { result: Ok(made), .. } => {
+                made.iter_mut().for_each(|(_, life)| life.incarnation = Incarnation(0));
+            }
+            _ => {}
+        }
+        Some(event)
     }
 }
 

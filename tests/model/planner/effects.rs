@@ -2,9 +2,8 @@
 
 use super::{Config, Ended, Fault, Planning, State, Task};
 use phalanx::protocol::{
-    ExecutorId, ExecutorLife, Incarnation, JobFailure, LaunchTasks, PlannerEffect, PlannerEvent,
-    RuntimeEvent, SchedulerEffect, SchedulerEvent, SchedulerTimer, StageFailure, StageId,
-    StageRole, SubmitStage,
+    ExecutorId, ExecutorLife, JobFailure, LaunchTasks, PlannerEffect, PlannerEvent, RuntimeEvent,
+    SchedulerEffect, SchedulerEvent, SchedulerTimer, StageFailure, StageId, StageRole, SubmitStage,
 };
 
 impl<P: Planning> State<P> {
@@ -70,7 +69,7 @@ impl<P: Planning> State<P> {
         &mut self,
         config: &Config<P>,
         effect: SchedulerEffect,
-        succeeded_on: Option<ExecutorId>,
+        succeeded_on: Option<ExecutorLife>,
     ) {
         match effect {
             SchedulerEffect::LaunchTasks { executor, launch } => {
@@ -83,8 +82,8 @@ impl<P: Planning> State<P> {
             }
             SchedulerEffect::KeepPayload { stage, partition, .. } => {
                 // The others bring an error.
-                if let Some(executor) = succeeded_on {
-                    self.kept.entry(stage).or_default().insert(partition, executor);
+                if let Some(life) = succeeded_on {
+                    self.kept.entry(stage).or_default().insert(partition, life);
                 }
             }
             SchedulerEffect::DiscardPayloads(stage) => drop(self.kept.remove(&stage)),
@@ -99,10 +98,7 @@ impl<P: Planning> State<P> {
                 self.started.remove(&stage);
                 let kept = self.kept.remove(&stage).unwrap_or_default();
                 let is_map = config.planned(stage).role == StageRole::Map;
-                // None comes back.
-                let life = |executor| ExecutorLife { executor, incarnation: Incarnation(0) };
-                let made = kept.into_iter().filter(|_| is_map);
-                let made = made.map(|(partition, on)| (partition, life(on))).collect();
+                let made = kept.into_iter().filter(|_| is_map).collect();
                 let result = result.map(|()| made);
                 let ended = PlannerEvent::StageEnded { stage, next_attempt, result };
                 self.to_planner.push_back(ended);
@@ -134,9 +130,10 @@ impl<P: Planning> State<P> {
         if config.planned(attempt.stage).is_barrier() && self.tasks.values().any(is_former) {
             self.faults.insert(Fault::MixedGang);
         }
+        let on = self.life(executor.0 as usize);
         for launched in &launch.tasks {
             let partition = launched.partition;
-            let task = Task { attempt, partition, executor, killed: false, not_found: None };
+            let task = Task { attempt, partition, on, killed: false, not_found: None };
             self.tasks.insert(launched.task_attempt, task);
         }
     }

@@ -3,9 +3,9 @@
 use super::Budget;
 use super::broken::{
     Broken, EndsCancelledTwice, ForgetsEarlyLosses, ForgetsWhoCameLater, ForgetsWithTheDataset,
-    IgnoresLostInput, IgnoresUnwanted, StartsAtOnce, TakesAllForGangs,
+    IgnoresLostInput, IgnoresUnwanted, MixesLives, StartsAtOnce, TakesAllForGangs,
 };
-use super::checks::{NONE, dropping_early, world};
+use super::checks::{NONE, all_here, dropping_early, world};
 use super::dags::Link::{Gang, Plain};
 use super::dags::chain;
 use super::properties::{CODE, EARLY, IN_VAIN, LEFT, ONCE, WAY_OUT, WHOLE};
@@ -47,6 +47,13 @@ fn a_planner_that_forgets_losses_before_a_stage_is_done_is_refuted() {
     let jobs = [chain(&[Plain(2), Plain(1)], 9)];
     let config = world::<Broken<ForgetsEarlyLosses>>(&jobs, &[1, 1], Budget { losses: 1, ..NONE });
     assert_eq!(refute("forgets early losses", EARLY, config), 11);
+}
+
+#[test]
+fn a_planner_that_does_not_tell_lives_of_an_executor_apart_is_refuted() {
+    let budget = Budget { losses: 1, joins: 1, ..NONE };
+    let config = world::<Broken<MixesLives>>(&[chain(&[Plain(1), Plain(1)], 9)], &[1], budget);
+    assert_eq!(refute("mixes lives of executors", IN_VAIN, all_here(config)), 11);
 }
 
 /// The first planner was so: the code of such a stage was kept for ever.

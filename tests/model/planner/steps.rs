@@ -1,8 +1,8 @@
 //! What an action does.
 
-use super::{Action, Config, Executor, Fault, Planning, State};
+use super::{Action, Config, Fault, Planning, State};
 use phalanx::protocol::{
-    ExecutorId, ExecutorJoined, ExecutorResources, Incarnation, JobId, PlannerEvent,
+    ExecutorId, ExecutorJoined, ExecutorLife, ExecutorResources, Incarnation, JobId, PlannerEvent,
     SchedulerEvent, StageAttemptId, TaskAttemptId, TaskFailure, TaskOutcome, TaskReport,
 };
 
@@ -77,22 +77,30 @@ impl<P: Planning> State<P> {
 
     fn lose(&mut self, config: &Config<P>, executor: usize) {
         self.budget.losses -= 1;
-        self.executors[executor] = Executor::Lost;
-        let (executor, incarnation) = (executor_id(executor), Incarnation(0));
-        self.tasks.retain(|_, task| task.executor != executor);
+        self.executors[executor].is_here = false;
+        let ExecutorLife { executor, incarnation } = self.life(executor);
+        self.tasks.retain(|_, task| task.on.executor != executor);
         let reason = String::new();
         self.tell_scheduler(config, SchedulerEvent::ExecutorLost { executor, incarnation, reason });
     }
 
     pub fn join(&mut self, config: &Config<P>, executor: usize) {
-        self.executors[executor] = Executor::Here;
+        let it = &mut self.executors[executor];
+        (it.lives, it.is_here) = (it.lives + 1, true);
+        let incarnation = self.life(executor).incarnation;
         let joined = ExecutorJoined {
             executor: executor_id(executor),
-            incarnation: Incarnation(0),
+            incarnation,
             address: "".into(),
             resources: ExecutorResources::new(config.executors[executor]),
         };
         self.tell_scheduler(config, SchedulerEvent::ExecutorJoined(joined));
+    }
+
+    /// The last of this executor.
+    pub fn life(&self, executor: usize) -> ExecutorLife {
+        let incarnation = Incarnation(self.executors[executor].lives - 1);
+        ExecutorLife { executor: executor_id(executor), incarnation }
     }
 
     fn fail_task(&mut self, config: &Config<P>, task: TaskAttemptId, failure: TaskFailure) {
@@ -102,8 +110,8 @@ impl<P: Planning> State<P> {
     fn end_task(&mut self, config: &Config<P>, id: TaskAttemptId, outcome: TaskOutcome) {
         let Some(task) = self.tasks.remove(&id) else { return };
         let report = TaskReport {
-            executor: task.executor,
-            incarnation: Incarnation(0),
+            executor: task.on.executor,
+            incarnation: task.on.incarnation,
             attempt: task.attempt,
             partition: task.partition,
             task_attempt: id,
@@ -115,7 +123,8 @@ impl<P: Planning> State<P> {
     fn tell_scheduler(&mut self, config: &Config<P>, event: SchedulerEvent) {
         let succeeded_on = match &event {
             SchedulerEvent::TaskReport(report) if report.outcome == TaskOutcome::Succeeded => {
-                Some(report.executor)
+                let (executor, incarnation) = (report.executor, report.incarnation);
+                Some(ExecutorLife { executor, incarnation })
             }
             _ => None,
         };

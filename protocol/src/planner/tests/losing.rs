@@ -87,8 +87,8 @@ fn outputs_whose_executor_was_lost_before_all_were_made_are_made_again() {
     let again = hands_in(&stages[0], 1, &[1]);
     assert_eq!(effects, all([&forgotten(MAP, &[0]), &[again]]));
     jobs.awaits_all(&[MAP]);
-    let effects = jobs.made(MAP, 2, &[(0, E1)]);
-    assert_eq!(effects, [PlannerEffect::InputReady(RESULT)], "it was lost before, not since");
+    let effects = jobs.made(MAP, 2, &[(0, E2)]);
+    assert_eq!(effects, [PlannerEffect::InputReady(RESULT)]);
 }
 
 #[test]
@@ -145,5 +145,17 @@ fn what_a_later_life_of_a_lost_executor_has_made_is_kept() {
     assert_eq!(jobs.lose(E1), []);
     let effects = jobs.made(MAP, 2, &[(0, life(1, 1)), (1, E2)]);
     assert_eq!(effects, [PlannerEffect::InputReady(RESULT)]);
+    assert_eq!(jobs.lose(life(1, 1)), forgotten(MAP, &[0, 1]));
+}
+
+/// What it holds now was made by the life that is there.
+#[test]
+fn outputs_of_a_later_life_of_an_executor_are_not_lost_with_the_former() {
+    let (mut jobs, _) = Jobs::of(&[Gang(2), Plain(2)]);
+    jobs.awaits_all(&[MAP, RESULT]);
+    assert_eq!(jobs.lose(E1), []);
+    let effects = jobs.made(MAP, 2, &[(0, life(1, 1)), (1, E2)]);
+    assert_eq!(effects, [PlannerEffect::InputReady(RESULT)]);
+    jobs.ignores(PlannerEvent::ExecutorLost(E1));
     assert_eq!(jobs.lose(life(1, 1)), forgotten(MAP, &[0, 1]));
 }

@@ -110,8 +110,6 @@ fn one_output_that_two_stages_of_a_job_do_not_find_is_made_again_once() {
 #[test]
 fn what_a_cancelled_stage_has_not_found_is_made_again_for_others() {
     let stages = chain(&[Gang(2), Plain(2)], RESULT);
-    let mut jobs = two();
-    jobs.handle(ended(RESULT, 0, Err(StageFailure::QueueFull { limit: 2 })));
     let mut jobs = two_mapped();
     jobs.cancel(OTHER_JOB);
     let effects = jobs.not_found(OTHER_RESULT, (MAP, 0), 0);

@@ -80,9 +80,12 @@ fn no_number_of_an_attempt_is_used_again() {
     // Whatever the planner thinks is the next one.
     for (first, expected) in [(0, 1), (1, 1), (5, 5)] {
         let (mut cluster, stage) = zombies(gang(2));
+        let zombies = cluster.tasks(stage).into_iter();
+        let reports: Vec<_> = zombies.map(|task| cluster.report(task, failed("late"))).collect();
         cluster.hand_in_again(stage, gang(2), first, &[]);
         cluster.ready(stage);
-        let effects = cluster.killed_all(stage);
+        let reports = reports.into_iter().map(SchedulerEvent::TaskReport);
+        let effects: Effects = reports.flat_map(|report| cluster.handle(report)).collect();
         assert_eq!(launched(&effects)[0].0, attempt(stage, expected));
         cluster.fail(cluster.task(stage, 0), "boom");
         let effects = cluster.killed_all(stage);
