@@ -59,7 +59,8 @@ use std::sync::Arc;
 /// again; everywhere else they are moved. What a shuffle has made is kept in memory until the last
 /// dataset that is made of it is dropped, so several actions make it once.
 ///
-/// Operations take closures, so datasets run on executors of this process.
+/// Operations take closures, so datasets run on executors of this process. A dataset keeps its
+/// runtime running.
 pub struct Dataset<T> {
     runtime: Runtime,
     meta: Arc<Meta>,

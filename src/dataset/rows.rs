@@ -62,15 +62,22 @@ impl<T> Iterator for Rows<T> {
 impl<T: 'static> Rows<T> {
     /// All of them, in memory.
     pub(super) fn into_vec(self) -> Vec<T> {
-        let mut all = Vec::with_capacity(self.size_hint().0);
+        let mut all = Vec::with_capacity(self.room());
         self.for_each(|row| all.push(row));
         all
+    }
+
+    /// Room to make for them at first: what an iterator of a user's says may be anything.
+    pub(super) fn room(&self) -> usize {
+        self.size_hint().0.min(ROOM_MAX)
     }
 
     pub(super) fn new(rows: impl IntoIterator<Item = T, IntoIter: 'static>) -> Self {
         Rows(Box::new(rows.into_iter()))
     }
 }
+
+const ROOM_MAX: usize = 1 << 16;
 
 /// What unwinds a task that cannot go on.
 struct Stopped(BoxError);

@@ -61,7 +61,7 @@ impl<T: Send + 'static> Dataset<T> {
         let parent = self.compute.clone();
         let write = move |partition: usize, env: &TaskEnv| {
             let rows = parent(partition, env);
-            let mut parts = parts_for(partitions, rows.size_hint().0);
+            let mut parts = parts_for(partitions, rows.room());
             let mut place = partition % partitions;
             rows.for_each(|row| {
                 parts[place].push(row);
@@ -85,7 +85,7 @@ impl<T: Send + 'static> Dataset<T> {
         let (parent, partitions) = (self.compute.clone(), self.num_partitions());
         let write = move |partition: usize, env: &TaskEnv| {
             let rows = parent(partition, env);
-            let mut parts = parts_for(partitions, rows.size_hint().0);
+            let mut parts = parts_for(partitions, rows.room());
             rows.for_each(|row| {
                 let key = key(&row);
                 parts[place_of(&key, partitions)].push((key, row));
