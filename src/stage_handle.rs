@@ -15,6 +15,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::sync::{oneshot, watch};
 
+/// Blocks the thread for it; `None` if it is a blocking task's, which was killed meanwhile.
+pub(crate) fn block_until_killed<F: Future>(future: F) -> Option<F::Output> {
+    match current_task() {
+        Some(task) => pollster::block_on(task.killed().run_until_cancelled(future)),
+        None => Some(pollster::block_on(future)),
+    }
+}
+
 /// Why a stage or job is cancelled that a task waited for.
 pub(crate) const WAITER_KILLED: &str = "the task that waited for it was killed";
 
@@ -87,9 +95,8 @@ impl<T: 'static> StageHandle<T> {
                 source: None,
             });
         }
-        let Some(task) = current_task() else { return pollster::block_on(self) };
         let control = self.control();
-        pollster::block_on(task.killed().run_until_cancelled(self)).unwrap_or_else(|| {
+        block_until_killed(self).unwrap_or_else(|| {
             let reason = WAITER_KILLED.to_owned();
             control.cancel(reason.clone());
             let failure = Box::new(StageFailure::Cancelled { reason });

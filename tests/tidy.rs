@@ -17,9 +17,8 @@ fn sources_below(folder: &str) -> Vec<PathBuf> {
     while let Some(folder) = folders.pop() {
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         for path in entries.map(|entry| entry.unwrap().path()) {
-            if path.is_dir() && path.ends_with("target") {
-                // What a build of an example of its own made.
-            } else if path.is_dir() {
+            // `target`: what a build of an example that is a package of its own has made.
+            if path.is_dir() && !path.ends_with("target") {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 found.push(path);

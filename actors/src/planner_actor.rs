@@ -11,8 +11,10 @@ use crate::{
 use actix::prelude::*;
 use phalanx_protocol::{
     JobFailure, JobId, Planner, PlannerEffect, PlannerEvent, StageAttemptId, StageFailure, StageId,
+    SubmitStage,
 };
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use tokio::sync::{oneshot, watch};
 
 /// Wraps one `Planner`: takes jobs, hands their stages to the scheduler, keeps what map stages have
@@ -55,23 +57,32 @@ impl PlannerActor {
     }
 
     fn handle_event(&mut self, event: PlannerEvent, mut brought: Brought, ctx: &Context<Self>) {
-        let mut effects = Vec::new();
-        self.machine.handle(event, &mut effects);
-        for effect in effects {
-            self.run(effect, &mut brought, ctx);
+        let (mut events, mut effects) = (VecDeque::from([event]), Vec::new());
+        while let Some(event) = events.pop_front() {
+            self.machine.handle(event, &mut effects);
+            for effect in effects.drain(..) {
+                events.extend(self.run(effect, &mut brought, ctx));
+            }
         }
         let unwanted = brought.error.map(|error| Box::new(error) as Payload);
         self.drops.take(brought.values.into_iter().chain(unwanted));
     }
 
-    fn run(&mut self, effect: PlannerEffect, brought: &mut Brought, ctx: &Context<Self>) {
+    /// What fails goes back in.
+    fn run(
+        &mut self,
+        effect: PlannerEffect,
+        brought: &mut Brought,
+        ctx: &Context<Self>,
+    ) -> Option<PlannerEvent> {
         match effect {
-            PlannerEffect::SubmitStage(submit) => {
-                let body = self.bodies.get(&submit.stage).cloned();
-                let body = body.expect("a stage comes with its code and is forgotten with it");
-                let planner = ctx.address();
-                self.scheduler.do_send(SubmitOfJob { submit, body, planner });
-            }
+            PlannerEffect::SubmitStage(submit) => match self.bodies.get(&submit.stage).cloned() {
+                Some(body) => {
+                    let planner = ctx.address();
+                    self.scheduler.do_send(SubmitOfJob { submit, body, planner });
+                }
+                None => return Some(without_code(&submit)),
+            },
             PlannerEffect::InputReady(stage) => self.scheduler.do_send(InputReady(stage)),
             PlannerEffect::CancelStage { stage, reason } => {
                 self.scheduler.do_send(CancelStage { stage, reason });
@@ -95,6 +106,7 @@ impl PlannerActor {
                 self.events.emit(|| now, event);
             }
         }
+        None
     }
 
     /// Keeps what a map stage has made; says what was made where.
@@ -103,14 +115,22 @@ impl PlannerActor {
         made_by: StageAttemptId,
         values: Vec<Payload>,
     ) -> Result<Vec<MapOutput>, StageFailure> {
-        let made = values.into_iter().map(|value| value.downcast::<MapOutput>());
-        let made: Result<Vec<_>, _> = made.map(|output| output.map(|output| *output)).collect();
-        made.map_err(|other| {
-            self.drops.take([other]);
-            let reason = format!("a task of map stage {} returned no MapOutput", made_by.stage);
-            StageFailure::Refused { reason }
-        })
+        if values.iter().all(|value| value.is::<MapOutput>()) {
+            let made = values.into_iter().filter_map(|value| value.downcast().ok());
+            return Ok(made.map(|output| *output).collect());
+        }
+        self.drops.take(values);
+        let reason = format!("a task of map stage {} returned no MapOutput", made_by.stage);
+        Err(StageFailure::Refused { reason })
     }
+}
+
+/// A job came as a bare event, and not as a `RunJob`.
+fn without_code(submit: &SubmitStage) -> PlannerEvent {
+    let (stage, next_attempt) = (submit.stage, 0);
+    let reason = "it has no code: hand the job in as a RunJob".to_owned();
+    let result = Err(StageFailure::Refused { reason });
+    PlannerEvent::StageEnded { stage, next_attempt, result }
 }
 
 impl JobRun {
@@ -156,8 +176,8 @@ impl Handler<RunJob> for PlannerActor {
         let mut known = Vec::new();
         for (stage, body) in submit.stages.iter().zip(bodies) {
             match self.bodies.entry(stage.planned.stage) {
-                std::collections::hash_map::Entry::Vacant(place) => drop(place.insert(body)),
-                std::collections::hash_map::Entry::Occupied(_) => known.push(body),
+                Entry::Vacant(place) => drop(place.insert(body)),
+                Entry::Occupied(_) => known.push(body),
             }
         }
         self.drops.take(known.into_iter().map(|body| Box::new(body) as Payload));
@@ -179,8 +199,7 @@ impl Handler<StageOfJobEnded> for PlannerActor {
 
     fn handle(&mut self, message: StageOfJobEnded, ctx: &mut Self::Context) {
         let StageOfJobEnded { stage, next_attempt, ended: StageEnded { result, body } } = message;
-        // The planner has it, too.
-        drop(body);
+        self.drops.take(body.map(|body| Box::new(body) as Payload));
         let mut brought = Brought::default();
         let result = match result {
             Ok(values) if self.machine.is_map_stage(stage) => {

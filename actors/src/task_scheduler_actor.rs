@@ -183,6 +183,13 @@ impl TaskSchedulerActor {
         }
     }
 
+    /// Killed tasks of a stage may outlive its result; only a job's stage comes again.
+    fn is_in_use(&self, submit: &SubmitStage) -> bool {
+        let is_new = submit.of_job.is_none();
+        self.stages.contains_key(&submit.stage)
+            || is_new && self.machine.stage_status(submit.stage).is_some()
+    }
+
     fn submit(
         &mut self,
         submit: SubmitStage,
@@ -192,7 +199,7 @@ impl TaskSchedulerActor {
     ) {
         let refusal = match submit.spec.validate() {
             Err(invalid) => Some(invalid.to_string()),
-            Ok(()) if self.stages.contains_key(&submit.stage) => {
+            Ok(()) if self.is_in_use(&submit) => {
                 Some(format!("stage id {} is in use, choose another", submit.stage))
             }
             Ok(()) => None,

@@ -345,6 +345,9 @@ async fn a_scheduler_alone_launches_kills_and_answers() {
     assert_eq!(kills.recv().await.unwrap().tasks, [launch.tasks[0].task_attempt]);
     let ended = outcome.wait_for(Option::is_some).await.unwrap().clone().unwrap();
     assert!(ended.unwrap_err().to_string().ends_with("failed: no luck"));
+    let mut again = submit(&scheduler, 3, 1);
+    let again = again.wait_for(Option::is_some).await.unwrap().clone().unwrap().unwrap_err();
+    assert!(again.to_string().contains("stage id 3 is in use"), "its task still runs: {again}");
     let shutdown = tokio::spawn(scheduler.send(Shutdown));
     let status = scheduler.send(GetStageStatus(StageId(3))).await.unwrap().unwrap();
     assert_eq!((status.phase, status.tasks.len()), (StagePhase::Ended, 1), "its task holds a slot");

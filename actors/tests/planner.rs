@@ -143,3 +143,15 @@ async fn a_map_task_that_returns_something_else_fails_its_job() {
     assert!(run(&system, 1, stages(), bodies).await.is_err(), "the first code counts");
     system.shutdown(Duration::from_secs(20)).await;
 }
+
+#[actix_rt::test]
+async fn a_job_that_comes_as_a_bare_event_fails_and_harms_nobody() {
+    let system = with_slots().await;
+    let submit = SubmitJob { job: JobId(0), name: "bare".to_owned(), stages: stages() };
+    system.planner().do_send(Tell(PlannerEvent::SubmitJob(submit)));
+    let left = jobs(&system).await;
+    assert_eq!((left.jobs, left.map_outputs), (vec![], 0));
+    let bodies = vec![makes_rows(), adds_rows(&system)];
+    assert_eq!(run(&system, 1, stages(), bodies).await, Ok(vec![1, 1]), "it goes on");
+    system.shutdown(Duration::from_secs(20)).await;
+}

@@ -111,7 +111,8 @@ pub enum SchedulerEvent {
         /// Why.
         reason: String,
     },
-    /// A stage is handed in. Ignored if its id is known.
+    /// A stage is handed in. Ignored if its id is known, unless it is one of a job that has ended
+    /// and whose killed tasks are still ending.
     SubmitStage(SubmitStage),
     /// The input of a stage of a job is ready. Ignored if the stage does not wait for it.
     InputReady(StageId),

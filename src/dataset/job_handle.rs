@@ -1,10 +1,10 @@
 //! A job that was handed in.
 
-use crate::stage_handle::WAITER_KILLED;
+use crate::stage_handle::{WAITER_KILLED, block_until_killed};
 use crate::task_context::StageProgress;
 use crate::{BoxError, FailureCause, Progress, Runtime, StageFailure, StageId};
 use actix::Addr;
-use phalanx_actors::{JobEnded, Payload, PlannerActor, Tell, current_task, runs_async_tasks};
+use phalanx_actors::{JobEnded, Payload, PlannerActor, Tell, runs_async_tasks};
 use phalanx_protocol::{JobFailure, JobId, PlannerEvent};
 use std::error::Error;
 use std::fmt;
@@ -88,9 +88,8 @@ impl<R: 'static> JobHandle<R> {
             let failure = JobFailure::Refused { reason: reason.to_owned() };
             return Err(self.control.error(failure, None));
         }
-        let Some(task) = current_task() else { return pollster::block_on(self) };
         let control = self.control();
-        pollster::block_on(task.killed().run_until_cancelled(self)).unwrap_or_else(|| {
+        block_until_killed(self).unwrap_or_else(|| {
             let reason = WAITER_KILLED.to_owned();
             control.cancel(reason.clone());
             Err(control.error(JobFailure::Cancelled { reason }, None))

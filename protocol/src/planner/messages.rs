@@ -4,9 +4,10 @@ use crate::{
     ExecutorLife, FetchFailed, JobFailure, JobId, PartitionId, PlannedStage, RuntimeEvent,
     StageFailure, StageId, StageSpec, SubmitStage,
 };
+use serde::{Deserialize, Serialize};
 
 /// Client to planner: run these stages. Ends with one `JobEnded` for it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SubmitJob {
     /// The job's id, unique within the runtime.
     pub job: JobId,
@@ -17,7 +18,7 @@ pub struct SubmitJob {
 }
 
 /// One stage of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct JobStage {
     /// Its place in the job.
     pub planned: PlannedStage,
