@@ -26,39 +26,51 @@ pub struct MapOutputs(Arc<Mutex<HashMap<StageId, StageOutputs>>>);
 #[derive(Default)]
 struct StageOutputs {
     attempt: u32,
-    by_partition: HashMap<PartitionId, MapRows>,
+    by_partition: Vec<Option<MapRows>>,
 }
 
 impl MapOutputs {
-    /// What a map task has made.
+    /// What the first `count` tasks of a map stage have made.
     ///
     /// # Errors
-    /// If it is lost, or was never made.
-    pub fn fetch(&self, stage: StageId, partition: PartitionId) -> Result<MapRows, FetchFailed> {
+    /// The first that is lost, or was never made.
+    pub fn fetch(&self, stage: StageId, count: usize) -> Result<Vec<MapRows>, FetchFailed> {
         let stages = lock(&self.0);
-        let outputs = stages.get(&stage);
-        let attempt = outputs.map_or(0, |outputs| outputs.attempt);
-        let rows = outputs.and_then(|outputs| outputs.by_partition.get(&partition));
-        let input = StageAttemptId { stage, attempt };
-        rows.cloned().ok_or(FetchFailed { input, partition })
+        let none = StageOutputs::default();
+        let StageOutputs { attempt, by_partition } = stages.get(&stage).unwrap_or(&none);
+        let input = StageAttemptId { stage, attempt: *attempt };
+        (0..count)
+            .map(|partition| {
+                let rows = by_partition.get(partition).and_then(Clone::clone);
+                rows.ok_or(FetchFailed { input, partition: PartitionId(partition as u32) })
+            })
+            .collect()
     }
 
     pub(crate) fn put(&self, made_by: StageAttemptId, made: Vec<MapOutput>) {
         let mut stages = lock(&self.0);
-        let outputs = stages.entry(made_by.stage).or_default();
-        outputs.attempt = made_by.attempt;
-        outputs.by_partition.extend(made.into_iter().map(|it| (it.partition, it.rows)));
+        let StageOutputs { attempt, by_partition } = stages.entry(made_by.stage).or_default();
+        *attempt = made_by.attempt;
+        for MapOutput { partition, rows, .. } in made {
+            let place = partition.0 as usize;
+            if by_partition.len() <= place {
+                by_partition.resize(place + 1, None);
+            }
+            by_partition[place] = Some(rows);
+        }
     }
 
     /// Returns what is taken out, to be dropped where users' code may run.
     pub(crate) fn take(&self, stage: StageId, partitions: &[PartitionId]) -> Vec<MapRows> {
         let mut stages = lock(&self.0);
         let Some(outputs) = stages.get_mut(&stage) else { return Vec::new() };
-        partitions.iter().filter_map(|it| outputs.by_partition.remove(it)).collect()
+        let place =
+            |partition: &PartitionId| outputs.by_partition.get_mut(partition.0 as usize)?.take();
+        partitions.iter().filter_map(place).collect()
     }
 
     pub(crate) fn take_all(&self, stage: StageId) -> Vec<MapRows> {
         let outputs = lock(&self.0).remove(&stage).unwrap_or_default();
-        outputs.by_partition.into_values().collect()
+        outputs.by_partition.into_iter().flatten().collect()
     }
 }

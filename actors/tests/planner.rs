@@ -59,11 +59,11 @@ fn makes_rows() -> TaskBody {
 fn adds_rows(system: &ActorSystem) -> TaskBody {
     let outputs = system.map_outputs().clone();
     code(move |_| {
-        let row = |map| -> Result<u32, phalanx_actors::BoxError> {
-            let rows = outputs.fetch(MAP, PartitionId(map))?;
-            Ok(*rows.downcast::<u32>().map_err(|_| "these are no rows of the test")?)
-        };
-        Ok(Box::new(row(0)? + row(1)?) as Payload)
+        let mut sum = 0;
+        for rows in outputs.fetch(MAP, 2)? {
+            sum += *rows.downcast::<u32>().map_err(|_| "these are no rows of the test")?;
+        }
+        Ok(Box::new(sum) as Payload)
     })
 }
 
@@ -108,7 +108,7 @@ async fn outputs_are_kept_for_later_jobs_until_their_dataset_is_dropped() {
     system.planner().do_send(Tell(PlannerEvent::DatasetDropped(MAP)));
     let nothing = JobsStatus { jobs: vec![], map_stages: 0, map_outputs: 0 };
     assert_eq!(jobs(&system).await, nothing);
-    let lost = system.map_outputs().fetch(MAP, PartitionId(0)).map(drop).unwrap_err();
+    let lost = system.map_outputs().fetch(MAP, 2).map(drop).unwrap_err();
     assert_eq!((lost.input.stage, lost.partition), (MAP, PartitionId(0)));
     system.shutdown(Duration::from_secs(20)).await;
 }

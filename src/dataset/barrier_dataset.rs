@@ -63,7 +63,7 @@ impl<T: 'static> BarrierDataset<T> {
         let compute = Arc::new(move |partition: usize, env: &super::TaskEnv| {
             let rows = parent(partition, env);
             let rows = or_stop(code(env.ctx.clone(), partition, rows));
-            Rows::new(env.until_killed(rows.into_iter()))
+            Rows::new(rows).until_killed(env)
         });
         dataset.derived(meta, compute)
     }

@@ -103,7 +103,7 @@ impl Runtime {
             };
             let (first, end) = (begin(partition), begin(partition + 1));
             let records = or_stop(Records::new(csv.clone(), first, end - first));
-            Rows::new(env.until_killed(records))
+            Rows::new(records).until_killed(env)
         });
         Ok(Dataset::source(self, meta, compute))
     }

@@ -12,7 +12,7 @@ impl<T: 'static> Dataset<T> {
         let code = Arc::new(code);
         self.each_partition("map", move |_, rows, _| {
             let code = code.clone();
-            rows.map(move |row| code(row))
+            rows.mapped(move |row| code(row))
         })
     }
 
@@ -21,7 +21,7 @@ impl<T: 'static> Dataset<T> {
         let keep = Arc::new(keep);
         self.each_partition("filter", move |_, rows, _| {
             let keep = keep.clone();
-            rows.filter(move |row| keep(row))
+            Rows::new(rows.filter(move |row| keep(row)))
         })
     }
 
@@ -34,7 +34,7 @@ impl<T: 'static> Dataset<T> {
         let code = Arc::new(code);
         self.each_partition("flat_map", move |_, rows, env| {
             let code = code.clone();
-            env.until_killed(rows.flat_map(move |row| code(row)))
+            Rows::new(rows.flat_map(move |row| code(row))).until_killed(env)
         })
     }
 
@@ -46,7 +46,7 @@ impl<T: 'static> Dataset<T> {
         F: Fn(Rows<T>) -> TaskResult<I> + Send + Sync + 'static,
     {
         self.each_partition("map_partitions", move |_, rows, env| {
-            env.until_killed(or_stop(code(rows)).into_iter())
+            Rows::new(or_stop(code(rows))).until_killed(env)
         })
     }
 
@@ -58,7 +58,7 @@ impl<T: 'static> Dataset<T> {
         F: Fn(usize, Rows<T>) -> TaskResult<I> + Send + Sync + 'static,
     {
         self.each_partition("map_partitions_with_index", move |partition, rows, env| {
-            env.until_killed(or_stop(code(partition, rows)).into_iter())
+            Rows::new(or_stop(code(partition, rows))).until_killed(env)
         })
     }
 
@@ -109,8 +109,8 @@ impl<T: 'static> Dataset<T> {
     /// Fewer partitions, each of some neighbours, without moving rows between tasks; as many as
     /// there are if more are asked for. Cannot be in a barrier stage.
     ///
-    /// Each task takes some 20 µs to be started and heard of. Where the rows of a partition take no
-    /// longer than that, a few partitions per slot are faster than many.
+    /// Each task takes some microseconds to be started and heard of. Where the rows of a partition
+    /// take no longer than that, a few partitions per slot are faster than many.
     pub fn coalesce(&self, partitions: usize) -> Dataset<T> {
         let all = self.num_partitions();
         let count = partitions.min(all);
@@ -138,19 +138,15 @@ impl<T: 'static> Dataset<T> {
     }
 
     /// One partition of each of this one's.
-    fn each_partition<U, I>(
+    fn each_partition<U: 'static>(
         &self,
         name: &'static str,
-        code: impl Fn(usize, Rows<T>, &TaskEnv) -> I + Send + Sync + 'static,
-    ) -> Dataset<U>
-    where
-        U: 'static,
-        I: IntoIterator<Item = U, IntoIter: 'static>,
-    {
+        code: impl Fn(usize, Rows<T>, &TaskEnv) -> Rows<U> + Send + Sync + 'static,
+    ) -> Dataset<U> {
         let meta = Meta::narrow(name, self.num_partitions(), &[&self.meta]);
         let parent = self.compute.clone();
         let compute = Arc::new(move |partition: usize, env: &TaskEnv| {
-            Rows::new(code(partition, parent(partition, env), env))
+            code(partition, parent(partition, env), env)
         });
         self.derived(meta, compute)
     }

@@ -73,7 +73,7 @@ impl Runtime {
         let meta = Meta::narrow("from_parquet", reader.num_row_groups(), &[]);
         let compute = Arc::new(move |partition: usize, env: &TaskEnv| {
             let records = or_stop(Records::new(input.clone(), partition));
-            Rows::new(env.until_killed(records))
+            Rows::new(records).until_killed(env)
         });
         Ok(Dataset::source(self, meta, compute))
     }

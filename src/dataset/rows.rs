@@ -1,23 +1,38 @@
 //! Rows of one partition, and what stops a task while it makes them.
 
+mod sources;
+
 use super::TaskEnv;
 use crate::{BoxError, TaskResult, blocking};
+pub(super) use sources::Parts;
+use sources::{Kept, KillWatch, Mapped, UntilKilled};
+use std::any::Any;
 use std::fmt;
+use std::mem::needs_drop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// The rows of one partition, made one by one as they are asked for.
+///
+/// If all that are left are asked for at once (`for_each`, `fold`, `sum` and so on, and what an
+/// action does), rows that own nothing and are small, as numbers are, may be made a hundred ahead.
 ///
 /// If a row cannot be made (a file cannot be read, the output of an earlier stage is gone, the task
 /// was killed), the task ends there: as by a panic, the code that asked for the row is unwound, but
 /// the failure is the error.
 pub struct Rows<T>(Box<dyn Source<T>>);
 
-/// An iterator that may also be asked for all at once, which spares its rows a call for each
-/// operation that they go through.
+/// An iterator that may also be asked for all that is left, some rows at a time: a call that is not
+/// known when this is compiled costs more than most rows.
 trait Source<T> {
     fn next_row(&mut self) -> Option<T>;
     fn hint(&self) -> (usize, Option<usize>);
-    fn drain(self: Box<Self>, each: &mut dyn FnMut(T));
+    /// `take` empties what it is given.
+    fn drain(self: Box<Self>, take: &mut dyn FnMut(&mut Vec<T>));
+}
+
+/// Rows that are made before the first of them is handed on; of those that may be large only one.
+const fn rows_at_a_time<T>() -> usize {
+    if needs_drop::<T>() || size_of::<T>() > 64 { 1 } else { 128 }
 }
 
 impl<I: Iterator> Source<I::Item> for I {
@@ -29,14 +44,22 @@ impl<I: Iterator> Source<I::Item> for I {
         self.size_hint()
     }
 
-    fn drain(self: Box<Self>, each: &mut dyn FnMut(I::Item)) {
-        (*self).for_each(each);
+    fn drain(self: Box<Self>, take: &mut dyn FnMut(&mut Vec<I::Item>)) {
+        let at_a_time = rows_at_a_time::<I::Item>();
+        let mut made = Vec::with_capacity(at_a_time);
+        (*self).for_each(|row| {
+            made.push(row);
+            if made.len() == at_a_time {
+                take(&mut made);
+            }
+        });
+        take(&mut made);
     }
 }
 
 impl<T> fmt::Debug for Rows<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rows").field("size_hint", &self.0.hint()).finish_non_exhaustive()
+        f.debug_struct("Rows").finish_non_exhaustive()
     }
 }
 
@@ -54,8 +77,10 @@ impl<T> Iterator for Rows<T> {
 
     fn fold<B, F: FnMut(B, T) -> B>(self, init: B, mut fold: F) -> B {
         let mut folded = Some(init);
-        self.0.drain(&mut |row| folded = folded.take().map(|former| fold(former, row)));
-        folded.unwrap_or_else(|| unreachable!("it is taken only while a row is folded in"))
+        self.0.drain(&mut |rows| {
+            folded = folded.take().map(|former| rows.drain(..).fold(former, &mut fold));
+        });
+        folded.unwrap_or_else(|| unreachable!("it is taken only while rows are folded in"))
     }
 }
 
@@ -63,8 +88,13 @@ impl<T: 'static> Rows<T> {
     /// All of them, in memory.
     pub(super) fn into_vec(self) -> Vec<T> {
         let mut all = Vec::with_capacity(self.room());
-        self.for_each(|row| all.push(row));
+        self.0.drain(&mut |rows| all.append(rows));
         all
+    }
+
+    /// Has `take` empty all of them, some at a time.
+    pub(super) fn for_some(self, take: &mut dyn FnMut(&mut Vec<T>)) {
+        self.0.drain(take);
     }
 
     /// Room to make for them at first: what an iterator of a user's says may be anything.
@@ -72,8 +102,34 @@ impl<T: 'static> Rows<T> {
         self.size_hint().0.min(ROOM_MAX)
     }
 
-    pub(super) fn new(rows: impl IntoIterator<Item = T, IntoIter: 'static>) -> Self {
-        Rows(Box::new(rows.into_iter()))
+    pub(super) fn new<I: Iterator<Item = T> + 'static>(
+        rows: impl IntoIterator<Item = T, IntoIter = I>,
+    ) -> Self {
+        // Code that hands on what it was given hands on `Rows`.
+        let mut rows = Some(rows.into_iter());
+        let known = (&mut rows as &mut dyn Any).downcast_mut::<Option<Rows<T>>>();
+        match (known.and_then(Option::take), rows) {
+            (Some(rows), _) => rows,
+            (None, Some(rows)) => Rows(Box::new(rows)),
+            (None, None) => unreachable!("it is taken only as what is known"),
+        }
+    }
+
+    /// Copies of one part of each of those that `find` finds when the first row is asked for.
+    pub(super) fn kept(part: usize, find: impl Fn() -> Vec<Parts<T>> + 'static) -> Self
+    where
+        T: Clone,
+    {
+        Rows(Box::new(Kept::new(part, find)))
+    }
+
+    pub(super) fn mapped<U: 'static>(self, code: impl Fn(T) -> U + 'static) -> Rows<U> {
+        Rows(Box::new(Mapped { rows: self, code }))
+    }
+
+    /// For rows of which one may become any number.
+    pub(super) fn until_killed(self, env: &TaskEnv) -> Self {
+        Rows(Box::new(UntilKilled { rows: self, watch: KillWatch::new(env.ctx.clone()) }))
     }
 }
 
@@ -104,25 +160,5 @@ pub(super) fn run<R>(
             Ok(stopped) => Err(stopped.0),
             Err(panic) => resume_unwind(panic),
         },
-    }
-}
-
-/// Rows between two looks whether the task was killed.
-const LOOK_EVERY: u32 = 256;
-
-impl TaskEnv {
-    /// The rows, until the task is killed. For rows of which one may become any number.
-    pub(super) fn until_killed<I: Iterator + 'static>(
-        &self,
-        rows: I,
-    ) -> impl Iterator<Item = I::Item> + use<I> {
-        let (ctx, mut left) = (self.ctx.clone(), 0);
-        rows.inspect(move |_| {
-            if left == 0 {
-                or_stop(ctx.check_killed());
-                left = LOOK_EVERY;
-            }
-            left -= 1;
-        })
     }
 }

@@ -6,7 +6,7 @@ use crate::StageId;
 use actix::Addr;
 use indexmap::IndexMap;
 use phalanx_actors::{MapOutputs, MapRows, PlannerActor, Tell};
-use phalanx_protocol::{PartitionId, PlannerEvent};
+use phalanx_protocol::PlannerEvent;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::Arc;
 
@@ -30,17 +30,17 @@ impl Drop for Shuffle {
 
 impl Shuffle {
     /// The rows for a partition, map task by map task.
-    fn read<T: Clone + Send + Sync + 'static>(
-        self: &Arc<Self>,
-        partition: usize,
-    ) -> impl Iterator<Item = T> + 'static {
+    fn read<T: Clone + Send + Sync + 'static>(self: &Arc<Self>, partition: usize) -> Rows<T> {
         let shuffle = self.clone();
-        (0..self.parent.num_partitions).flat_map(move |map| {
-            let output = PartitionId(map as u32);
-            let rows = or_stop(shuffle.outputs.fetch(shuffle.stage, output));
-            let parts: Arc<Vec<Vec<T>>> =
-                rows.downcast().unwrap_or_else(|_| unreachable!("this shuffle wrote these rows"));
-            (0..parts[partition].len()).map(move |row| parts[partition][row].clone())
+        Rows::kept(partition, move || {
+            let outputs =
+                or_stop(shuffle.outputs.fetch(shuffle.stage, shuffle.parent.num_partitions));
+            let parts = outputs.into_iter().map(|rows| rows.downcast());
+            parts
+                .map(|parts| {
+                    parts.unwrap_or_else(|_| unreachable!("this shuffle wrote these rows"))
+                })
+                .collect()
         })
     }
 }
@@ -62,13 +62,9 @@ impl<T: Send + 'static> Dataset<T> {
         let write = move |partition: usize, env: &TaskEnv| {
             let rows = parent(partition, env);
             let mut parts = parts_for(partitions, rows.room());
-            let mut place = partition % partitions;
-            rows.for_each(|row| {
-                parts[place].push(row);
-                place += 1;
-                if place == partitions {
-                    place = 0;
-                }
+            let mut next = partition % partitions;
+            rows.for_some(&mut |rows| {
+                next = deal(rows, &mut parts, next);
             });
             parts
         };
@@ -126,7 +122,7 @@ impl<T: Send + 'static> Dataset<T> {
         let parents = vec![Parent::Shuffle(shuffle.clone())];
         let meta = Meta::new(name, partitions, parents).refused(refusal);
         let compute = Arc::new(move |partition: usize, env: &TaskEnv| {
-            gather(Rows::new(env.until_killed(shuffle.read(partition))))
+            gather(shuffle.read(partition).until_killed(env))
         });
         self.derived(meta, compute)
     }
@@ -158,6 +154,22 @@ where
             later(move || reduced(rows, &*reduce))
         })
     }
+}
+
+/// One row to each part in turn, from `next` on. Returns whose turn it is then.
+fn deal<T: Clone>(rows: &mut Vec<T>, parts: &mut [Vec<T>], next: usize) -> usize {
+    let (count, turns) = (rows.len(), parts.len());
+    if count == 1 {
+        // It may be large.
+        parts[next].append(rows);
+    } else {
+        let (later, first) = parts.split_at_mut(next);
+        for (row, part) in (0..count).zip(first.iter_mut().chain(later)) {
+            part.extend(rows[row..].iter().step_by(turns).cloned());
+        }
+        rows.clear();
+    }
+    (next + count) % turns
 }
 
 /// In the order in which the keys first come.

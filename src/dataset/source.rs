@@ -50,11 +50,10 @@ fn in_memory<T: Clone + Send + Sync + 'static>(
     refusal: Option<String>,
 ) -> Dataset<T> {
     let meta = Meta::narrow(name, parts.len(), &[]).refused(refusal);
-    let parts: Vec<Arc<[T]>> = parts.into_iter().map(Arc::from).collect();
+    let parts = Arc::new(parts);
     let compute = Arc::new(move |partition: usize, env: &super::TaskEnv| {
-        let part = parts[partition].clone();
-        let rows = (0..part.len()).map(move |row| part[row].clone());
-        Rows::new(env.until_killed(rows))
+        let parts = parts.clone();
+        Rows::kept(partition, move || vec![parts.clone()]).until_killed(env)
     });
     Dataset::source(runtime, meta, compute)
 }
