@@ -2,7 +2,8 @@
 
 use crate::executor_actor::{ExecutorConfig, SchedulerLink};
 use crate::remote::{Host, LinkConfig, ListenError, Listener};
-use crate::run_task::RunningTasks;
+use crate::reporter::RunningTasks;
+use crate::shared_scheduler::{LocalReport, SharedScheduler};
 use crate::task::lock;
 use crate::testing::ManualTimer;
 use crate::threads::Threads;
@@ -31,6 +32,7 @@ use tracing::{error, warn};
 pub struct ActorSystem {
     system: System,
     scheduler: Addr<TaskSchedulerActor>,
+    shared_scheduler: Arc<SharedScheduler>,
     planner: Addr<PlannerActor>,
     map_outputs: MapOutputs,
     manual_timer: Option<Addr<ManualTimer>>,
@@ -68,6 +70,7 @@ pub struct StartError {
 struct Started {
     system: System,
     scheduler: Addr<TaskSchedulerActor>,
+    shared_scheduler: Arc<SharedScheduler>,
     planner: Addr<PlannerActor>,
     map_outputs: MapOutputs,
     manual_timer: Option<Addr<ManualTimer>>,
@@ -104,11 +107,13 @@ impl ActorSystem {
         let started = started
             .recv()
             .map_err(|error| StartError { what: "control", source: gone(error) })??;
-        let Started { system, scheduler, planner, map_outputs, manual_timer } = started;
+        let Started { system, scheduler, shared_scheduler, planner, map_outputs, manual_timer } =
+            started;
         let next_executor = Arc::default();
         Ok(ActorSystem {
             system,
             scheduler,
+            shared_scheduler,
             planner,
             map_outputs,
             manual_timer,
@@ -151,7 +156,10 @@ impl ActorSystem {
     fn scheduler_link(&self) -> SchedulerLink {
         SchedulerLink {
             join: self.scheduler.clone().recipient(),
-            ended: self.scheduler.clone().recipient(),
+            ended: Arc::new(LocalReport {
+                scheduler: self.shared_scheduler.clone(),
+                mailbox: self.scheduler.clone().recipient(),
+            }),
             lost: self.scheduler.clone().recipient(),
         }
     }
@@ -317,9 +325,13 @@ fn start_actors(
         timer,
         events.clone(),
     );
-    let scheduler = scheduler.with_gathered_timers(manual_timer.is_none()).start();
+    let shared_scheduler = scheduler.shared().clone();
+    if manual_timer.is_none() {
+        shared_scheduler.gather_timers();
+    }
+    let scheduler = scheduler.start();
     let map_outputs = MapOutputs::default();
     let planner = PlannerActor::new(scheduler.clone(), map_outputs.clone(), events.clone());
     let (system, planner) = (System::current(), planner.start());
-    Ok(Started { system, scheduler, planner, map_outputs, manual_timer })
+    Ok(Started { system, scheduler, shared_scheduler, planner, map_outputs, manual_timer })
 }

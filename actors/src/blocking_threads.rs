@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Threads that run one blocking task after another: one that has nothing to do, or a new one. So
 /// there are as many as tasks at a time, without limit, and a stage of many small tasks does not
-/// start and end a thread for each.
+/// start and end a thread for each. A thread whose task has succeeded may get the next one at once.
 ///
 /// A gang's task has a thread that nobody had before: what it does to it (its affinity, its
 /// priority, its thread-local values) ends with it.
@@ -36,25 +36,38 @@ const KEPT: Duration = Duration::from_secs(1);
 
 impl BlockingThreads {
     pub(crate) fn run(&self, task: BlockingTask) {
-        let mut state = lock(&self.0.state);
-        if let Some(idle) = state.idle.checked_sub(1) {
-            state.idle = idle;
-            state.queued.push_back(task);
-            drop(state);
-            self.0.woken.notify_one();
-            return;
-        }
-        drop(state);
-        let shared = self.0.clone();
-        task.start("phalanx-tasks".to_owned(), move || {
-            while let Some(next) = shared.next() {
-                next.run();
-            }
-        });
+        self.0.run(task);
     }
 }
 
 impl Shared {
+    fn run(self: &Arc<Self>, task: BlockingTask) {
+        let mut state = lock(&self.state);
+        if let Some(idle) = state.idle.checked_sub(1) {
+            state.idle = idle;
+            state.queued.push_back(task);
+            drop(state);
+            self.woken.notify_one();
+            return;
+        }
+        drop(state);
+        let shared = self.clone();
+        task.start("phalanx-tasks".to_owned(), move |first| {
+            let mut task = Some(first);
+            while let Some(next) = task {
+                task = shared.run_here(next).or_else(|| shared.next());
+            }
+        });
+    }
+
+    /// Returns what comes next for this thread, if the scheduler has said so at the task's end.
+    fn run_here(self: &Arc<Self>, task: BlockingTask) -> Option<BlockingTask> {
+        let mut next = task.run_and_take().into_iter();
+        let mine = next.next();
+        next.for_each(|other| self.run(other));
+        mine
+    }
+
     /// The next task, if one comes in time.
     fn next(&self) -> Option<BlockingTask> {
         let mut state = lock(&self.state);

@@ -3,13 +3,10 @@
 use crate::blocking_threads::BlockingThreads;
 use crate::group_run::GroupRun;
 use crate::remote::DriverLink;
-use crate::run_task::{BlockingTask, Listed, NamedCode, Report, Reporter, RunningTasks};
-use crate::task::Task;
-use crate::task_group::TaskGroup;
+use crate::reporter::{Report, Reporter, RunningTasks};
+use crate::run_task::NamedCode;
 use crate::threads::{GroupId, Threads};
-use crate::{
-    ExecutorLink, ExecutorLost, JoinExecutor, LaunchOnExecutor, RetireExecutor, TaskEnded, Tell,
-};
+use crate::{ExecutorLink, ExecutorLost, JoinExecutor, LaunchOnExecutor, RetireExecutor, Tell};
 use actix::prelude::*;
 use phalanx_protocol::{
     ExecutorId, ExecutorJoined, ExecutorLife, ExecutorResources, Incarnation, KillTask,
@@ -64,8 +61,8 @@ pub struct ExecutorConfig {
 pub struct SchedulerLink {
     /// Told that the executor is there.
     pub join: Recipient<JoinExecutor>,
-    /// Told how tasks end.
-    pub ended: Recipient<TaskEnded>,
+    /// Told how tasks end. `Arc::new(recipient)` of [`TaskEnded`](crate::TaskEnded) will do.
+    pub ended: Arc<dyn Report>,
     /// Told that the executor is gone.
     pub lost: Recipient<ExecutorLost>,
 }
@@ -81,7 +78,7 @@ impl ExecutorActor {
         threads: Threads,
         scheduler: SchedulerLink,
     ) -> io::Result<Addr<Self>> {
-        let (to, running) = (Arc::new(scheduler.ended.clone()), RunningTasks::default());
+        let (to, running) = (scheduler.ended.clone(), RunningTasks::default());
         let superior = Superior::Scheduler(scheduler.clone());
         let addr = ExecutorActor::start_under(superior, to, running, config.clone(), threads)?;
         let ExecutorConfig { executor, incarnation, address, resources, .. } = config;
@@ -102,7 +99,8 @@ impl ExecutorActor {
     ) -> io::Result<Addr<Self>> {
         let (group, workers) = threads.spawn(config.worker_threads.max(1), running.clone())?;
         let ExecutorConfig { executor, incarnation, .. } = config;
-        let reporter = Arc::new(Reporter { executor, incarnation, to, running });
+        let life = ExecutorLife { executor, incarnation };
+        let reporter = Arc::new(Reporter::new(life, to, running));
         let actor = ExecutorActor {
             config,
             threads,
@@ -114,11 +112,6 @@ impl ExecutorActor {
             given_up: false,
         };
         Ok(actor.start())
-    }
-
-    fn kill(&self, task: &Arc<Task>, reason: &str) {
-        task.kill(reason);
-        self.reporter.end_if_not_begun(task);
     }
 
     /// A worker thread does not take tasks any more: a task ended it, or the system.
@@ -155,9 +148,7 @@ impl Actor for ExecutorActor {
     fn stopped(&mut self, _ctx: &mut Self::Context) {
         // First: what the tasks then report is a consequence.
         self.report_lost("ended unexpectedly");
-        for task in self.reporter.running.all() {
-            self.kill(&task, "its executor has ended");
-        }
+        self.reporter.end();
         self.threads.release(self.group);
     }
 }
@@ -165,36 +156,18 @@ impl Actor for ExecutorActor {
 impl Handler<LaunchOnExecutor> for ExecutorActor {
     type Result = ();
 
-    fn handle(&mut self, message: LaunchOnExecutor, ctx: &mut Self::Context) {
-        let LaunchOnExecutor { mut launch, name, body, barrier } = message;
-        let tasks = std::mem::take(&mut launch.tasks);
-        let group = |tasks: Vec<_>, polled| {
-            let ExecutorConfig { executor, incarnation, .. } = self.config;
-            let executor = ExecutorLife { executor, incarnation };
-            let group = TaskGroup::new(&launch, &name, executor, &tasks, polled, barrier.clone());
-            let listed = (0..).zip(tasks).map(|(index, task)| {
-                Listed::new(Task::new(group.clone(), index, task), self.reporter.clone())
-            });
-            let listed: Vec<_> = listed.collect();
-            (group, listed)
-        };
-        match body.into_code() {
+    fn handle(&mut self, mut message: LaunchOnExecutor, ctx: &mut Self::Context) {
+        match message.body.code() {
             NamedCode::Blocking(code) => {
-                for task in tasks {
-                    let (_, listed) = group(vec![task], false);
-                    let tasks = listed.into_iter().map(|listed| {
-                        let code = code.clone();
-                        BlockingTask { listed, code }
-                    });
-                    match barrier {
-                        Some(_) => tasks.for_each(BlockingTask::start_alone),
-                        None => tasks.for_each(|task| self.blocking.run(task)),
-                    }
+                let is_gang = message.barrier.is_some();
+                for task in self.reporter.blocking_tasks(message, code) {
+                    if is_gang { task.start_alone() } else { self.blocking.run(task) }
                 }
             }
             NamedCode::Async(code) => {
                 let count = self.workers.len();
-                let first = first_worker(launch.attempt, count);
+                let first = first_worker(message.launch.attempt, count);
+                let tasks = std::mem::take(&mut message.launch.tasks);
                 let mut shares: Vec<Vec<_>> = vec![Vec::new(); count];
                 for (index, task) in tasks.into_iter().enumerate() {
                     shares[(first + index) % count].push(task);
@@ -202,7 +175,7 @@ impl Handler<LaunchOnExecutor> for ExecutorActor {
                 let shares = shares.into_iter().enumerate().filter(|(_, share)| !share.is_empty());
                 let mut all_taken = true;
                 for (worker, share) in shares {
-                    let (group, listed) = group(share, true);
+                    let (group, listed) = self.reporter.polled_tasks(&message, share);
                     let (code, run) = (code.clone(), group.clone());
                     let is_taken = self.workers[worker].spawn_fn(move || {
                         actix_rt::spawn(GroupRun::new(run, code, listed));
@@ -226,8 +199,8 @@ impl Handler<Tell<KillTask>> for ExecutorActor {
 
     fn handle(&mut self, Tell(kill): Tell<KillTask>, _ctx: &mut Self::Context) {
         for id in &kill.tasks {
-            if let Some(task) = self.reporter.running.get(*id) {
-                self.kill(&task, &kill.reason);
+            if let Some(task) = self.reporter.get(*id) {
+                self.reporter.kill(&task, &kill.reason);
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Polls the async tasks of one group.
 
 use crate::patience::Patience;
-use crate::run_task::{AsyncCode, Listed, TaskOutput, span_of};
+use crate::reporter::Listed;
+use crate::run_task::{AsyncCode, TaskOutput, span_of};
 use crate::sync_cell::Wakes;
 use crate::sync_gatherer::SyncGatherer;
 use crate::task_group::TaskGroup;

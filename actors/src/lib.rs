@@ -33,10 +33,12 @@ mod messages;
 mod patience;
 mod planner_actor;
 pub mod remote;
+mod reporter;
 mod round_timers;
 mod run_task;
 mod sealed;
 mod shared_barrier;
+mod shared_scheduler;
 mod stage_run;
 mod sync_cell;
 mod sync_gatherer;
@@ -62,8 +64,9 @@ pub use messages::{
     TaskEnded, Tell,
 };
 pub use planner_actor::PlannerActor;
+pub use reporter::{Report, Take};
 pub use run_task::{
-    BoxError, NamedBody, NamedCode, Payload, Report, Serve, TaskBody, TaskOutput, current_task,
+    BoxError, NamedBody, NamedCode, Payload, Serve, TaskBody, TaskOutput, current_task,
 };
 pub use shared_barrier::SharedBarrier;
 pub use task::{SyncCall, Task};

@@ -1,17 +1,13 @@
-//! Runs the code of one task and reports its end.
+//! The code of tasks, how one ends, and one that takes its thread.
 
-use crate::TaskEnded;
+use crate::reporter::Listed;
 use crate::task::{Task, lock};
-use actix::prelude::*;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
-use phalanx_protocol::{
-    ExecutorId, FetchFailed, Incarnation, LeaveReason, PartitionId, StageAttemptId, TaskAttemptId,
-    TaskFailure, TaskOutcome, TaskReport,
-};
+use phalanx_protocol::{FetchFailed, PartitionId, StageAttemptId, TaskFailure};
+use smallvec::SmallVec;
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -70,144 +66,17 @@ pub enum NamedCode {
 
 impl TaskBody {
     /// What runs in this process.
-    pub(crate) fn into_code(self) -> NamedCode {
+    pub(crate) fn code(&self) -> NamedCode {
         match self {
-            TaskBody::Async(code) => NamedCode::Async(code),
-            TaskBody::Blocking(code) => NamedCode::Blocking(code),
+            TaskBody::Async(code) => NamedCode::Async(code.clone()),
+            TaskBody::Blocking(code) => NamedCode::Blocking(code.clone()),
             TaskBody::Named(body) => body.here.clone(),
         }
     }
 }
 
-/// Whom an executor tells how its tasks end.
-pub trait Report: Send + Sync {
-    /// A task has ended; `output`: what it returned, if it got that far.
-    fn report(&self, report: TaskReport, output: Option<TaskOutput>);
-}
-
-impl Report for Recipient<TaskEnded> {
-    fn report(&self, report: TaskReport, output: Option<TaskOutput>) {
-        self.do_send(TaskEnded { report, output });
-    }
-}
-
-/// The tasks that run on one executor. Shared with the threads that run them.
-#[derive(Clone, Default)]
-pub(crate) struct RunningTasks(Arc<Mutex<HashMap<TaskAttemptId, Arc<Task>>>>);
-
-impl RunningTasks {
-    pub(crate) fn get(&self, id: TaskAttemptId) -> Option<Arc<Task>> {
-        lock(&self.0).get(&id).cloned()
-    }
-
-    pub(crate) fn all(&self) -> Vec<Arc<Task>> {
-        lock(&self.0).values().cloned().collect()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.0).is_empty()
-    }
-}
-
-/// A task on the list of those that run. However it ends, even if its code is dropped half-way, its
-/// end is reported, once.
-pub(crate) struct Listed {
-    pub(crate) task: Arc<Task>,
-    reporter: Arc<Reporter>,
-}
-
-impl Drop for Listed {
-    fn drop(&mut self) {
-        let lost = "its thread ended before its code did".to_owned();
-        self.report(TaskOutcome::Failed(TaskFailure::ExecutorLost(lost)), None);
-    }
-}
-
-/// Tells the scheduler how tasks end.
-pub(crate) struct Reporter {
-    pub(crate) executor: ExecutorId,
-    pub(crate) incarnation: Incarnation,
-    pub(crate) to: Arc<dyn Report>,
-    pub(crate) running: RunningTasks,
-}
-
-impl Listed {
-    /// The task is listed until its end has been reported, or this is dropped.
-    pub(crate) fn new(task: Arc<Task>, reporter: Arc<Reporter>) -> Self {
-        lock(&reporter.running.0).insert(task.task_attempt(), task.clone());
-        Listed { task, reporter }
-    }
-
-    pub(crate) fn finish(self, end: Result<TaskOutput, Box<dyn Any + Send>>) {
-        match end {
-            Ok(Ok(value)) => self.report(TaskOutcome::Succeeded, Some(Ok(value))),
-            Ok(Err(error)) => {
-                let outcome = TaskOutcome::Failed(failure_of(&self.task, &*error));
-                self.report(outcome, Some(Err(error)));
-            }
-            Err(panic) => {
-                let failure = TaskFailure::Panicked(text_of_panic(&*panic));
-                self.report(TaskOutcome::Failed(failure), None);
-                // Dropped after the report: even that may panic.
-                drop(panic);
-            }
-        }
-    }
-
-    /// Whether its code may begin. If not it was killed before: whoever did that reports it, and
-    /// may not have come to that yet.
-    pub(crate) fn begin(&self) -> bool {
-        let may_begin = self.task.begin();
-        if !may_begin {
-            self.reporter.report_killed(&self.task);
-        }
-        may_begin
-    }
-
-    fn report(&self, outcome: TaskOutcome, output: Option<TaskOutput>) {
-        self.reporter.report(&self.task, outcome, output);
-    }
-}
-
-impl Reporter {
-    /// Only the first report of a task counts. It goes out before the leave: who fails because this
-    /// task left cannot be taken for the first cause.
-    fn report(&self, task: &Task, outcome: TaskOutcome, output: Option<TaskOutput>) {
-        if !task.complete(&outcome) {
-            return;
-        }
-        lock(&self.running.0).remove(&task.task_attempt());
-        let reason = match &outcome {
-            TaskOutcome::Succeeded => LeaveReason::Returned,
-            TaskOutcome::Failed(failure) => LeaveReason::Failed(failure.clone()),
-        };
-        let report = TaskReport {
-            executor: self.executor,
-            incarnation: self.incarnation,
-            attempt: task.attempt(),
-            partition: task.partition(),
-            task_attempt: task.task_attempt(),
-            outcome,
-        };
-        self.to.report(report, output);
-        task.ended(reason);
-    }
-
-    /// A killed task whose code has not begun, perhaps because its thread is held up, ends now.
-    pub(crate) fn end_if_not_begun(&self, task: &Task) {
-        if task.begin() {
-            self.report_killed(task);
-        }
-    }
-
-    fn report_killed(&self, task: &Task) {
-        let reason = task.kill_reason().unwrap_or_default().to_owned();
-        self.report(task, TaskOutcome::Failed(TaskFailure::Killed(reason)), None);
-    }
-}
-
 /// A killed task's error is the kill, whatever it made of it.
-fn failure_of(task: &Task, error: &(dyn Error + 'static)) -> TaskFailure {
+pub(crate) fn failure_of(task: &Task, error: &(dyn Error + 'static)) -> TaskFailure {
     if let Some(reason) = task.kill_reason() {
         return TaskFailure::Killed(reason.to_owned());
     }
@@ -241,7 +110,7 @@ fn text_with_sources(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-fn text_of_panic(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn text_of_panic(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .map_or_else(|| "with a value that is not a text".to_owned(), shortened)
@@ -275,37 +144,55 @@ pub(crate) struct BlockingTask {
     pub(crate) code: BlockingCode,
 }
 
+/// What a thread is to run next: nearly always one task or none.
+pub(crate) type Next = SmallVec<[BlockingTask; 1]>;
+
 impl BlockingTask {
-    pub(crate) fn run(self) {
-        let BlockingTask { listed, code } = self;
-        if !listed.begin() {
-            return;
+    fn run(self) {
+        if let Some(end) = self.code_ended() {
+            self.listed.finish(end);
         }
-        let end = {
-            let _entered = span_of(&listed.task).entered();
-            CURRENT_TASK.set(Some(listed.task.clone()));
-            catch_unwind(AssertUnwindSafe(|| code(listed.task.clone())))
-        };
-        CURRENT_TASK.set(None);
-        listed.finish(end);
     }
 
-    /// Runs on a new thread, and then `next` does.
-    pub(crate) fn start(self, name: String, next: impl FnOnce() + Send + 'static) {
+    /// One of a plain stage: if it succeeds its thread may be given what comes next.
+    pub(crate) fn run_and_take(self) -> Next {
+        let mut next = Next::new();
+        match self.code_ended() {
+            Some(Ok(Ok(value))) => self.listed.succeed_and_take(value, &mut next),
+            Some(end) => self.listed.finish(end),
+            None => {}
+        }
+        next
+    }
+
+    /// `None`: it may not begin.
+    fn code_ended(&self) -> Option<Result<TaskOutput, Box<dyn Any + Send>>> {
+        let BlockingTask { listed, code } = self;
+        if !listed.begin() {
+            return None;
+        }
+        let _entered = span_of(&listed.task).entered();
+        CURRENT_TASK.set(Some(listed.task.clone()));
+        let end = catch_unwind(AssertUnwindSafe(|| code(listed.task.clone())));
+        CURRENT_TASK.set(None);
+        Some(end)
+    }
+
+    /// `run` runs it, on a new thread.
+    pub(crate) fn start(self, name: String, run: impl FnOnce(BlockingTask) + Send + 'static) {
         // Not moved into the thread: if there is none, that is the failure to report.
         let slot = Arc::new(Mutex::new(Some(self)));
         let in_thread = slot.clone();
         let started = std::thread::Builder::new().name(name).spawn(move || {
             let task = lock(&in_thread).take();
             if let Some(task) = task {
-                task.run();
+                run(task);
             }
-            next();
         });
         let task = lock(&slot).take_if(|_| started.is_err());
         if let (Err(error), Some(task)) = (started, task) {
             let failure = TaskFailure::NotStarted(no_thread(&error));
-            task.listed.report(TaskOutcome::Failed(failure), None);
+            task.listed.fail(failure);
         }
     }
 
@@ -313,7 +200,7 @@ impl BlockingTask {
     /// complete.
     pub(crate) fn start_alone(self) {
         let (attempt, partition) = (self.listed.task.attempt(), self.listed.task.partition());
-        self.start(format!("phalanx-{}-{partition}", attempt.stage), || {});
+        self.start(format!("phalanx-{}-{partition}", attempt.stage), BlockingTask::run);
     }
 }
 

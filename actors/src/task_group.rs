@@ -1,6 +1,6 @@
 //! The tasks of one stage attempt that belong together on one thread.
 
-use crate::gang_barrier::GangBarrier;
+use crate::LaunchOnExecutor;
 use crate::sync_cell::Wakes;
 use crate::sync_gatherer::SyncGatherer;
 use crate::task::lock;
@@ -44,18 +44,18 @@ impl TaskGroup {
     /// `tasks`: those of the launch that are in it. `polled`: by a `GroupRun`; else there is one,
     /// which blocks its thread.
     pub(crate) fn new(
-        launch: &LaunchTasks,
-        name: &Arc<str>,
+        launch: &LaunchOnExecutor,
         executor: ExecutorLife,
         tasks: &[LaunchTask],
         polled: bool,
-        barrier: Option<GangBarrier>,
     ) -> Arc<Self> {
+        let LaunchOnExecutor { launch, name, barrier, .. } = launch;
         let LaunchTasks { attempt, num_tasks, ref task_infos, .. } = *launch;
         let machine = |task: &LaunchTask| {
             TaskSync::new(attempt, num_tasks, task.partition, task.task_attempt)
         };
-        let sync = barrier.map(|barrier| SyncGatherer::new(barrier, tasks.iter().map(machine)));
+        let sync =
+            barrier.clone().map(|barrier| SyncGatherer::new(barrier, tasks.iter().map(machine)));
         Arc::new(TaskGroup {
             attempt,
             num_tasks,

@@ -1,6 +1,6 @@
 //! Threads for async tasks and timers, and their bounded end.
 
-use crate::run_task::RunningTasks;
+use crate::reporter::RunningTasks;
 use crate::task::{Task, lock};
 use actix::{Arbiter, ArbiterHandle};
 use std::cell::Cell;

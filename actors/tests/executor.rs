@@ -72,7 +72,7 @@ impl Fixture {
         let ear = Ear(sender).start();
         let scheduler = SchedulerLink {
             join: ear.clone().recipient(),
-            ended: ear.clone().recipient(),
+            ended: Arc::new(ear.clone().recipient::<TaskEnded>()),
             lost: ear.recipient(),
         };
         let config = ExecutorConfig {

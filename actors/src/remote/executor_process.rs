@@ -10,7 +10,7 @@ use super::silence::Silence;
 use super::tls::ClientTls;
 use super::wire::{ExecutorHello, Message, Payloads, Role, Welcome, WireError};
 use crate::executor_actor::Superior;
-use crate::run_task::RunningTasks;
+use crate::reporter::RunningTasks;
 use crate::threads::Threads;
 use crate::{ExecutorActor, ExecutorConfig, RetireExecutor, TaskBody};
 use actix::prelude::*;

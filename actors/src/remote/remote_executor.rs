@@ -7,8 +7,7 @@ use crate::sealed::lock_sealed;
 use crate::shared_barrier::{Answered, ReplyTo, SharedBarrier, Told, notify};
 use crate::task::lock;
 use crate::{
-    ExecutorLost, LaunchOnExecutor, NamedBody, RetireExecutor, SchedulerLink, TaskBody, TaskEnded,
-    Tell,
+    ExecutorLost, LaunchOnExecutor, NamedBody, RetireExecutor, SchedulerLink, TaskBody, Tell,
 };
 use actix::prelude::*;
 use bytes::Bytes;
@@ -185,7 +184,7 @@ impl RemoteExecutor {
                 task_attempt: task.task_attempt,
                 outcome: TaskOutcome::Failed(TaskFailure::Error(text.to_owned())),
             };
-            self.scheduler.ended.do_send(TaskEnded { report, output: None });
+            self.scheduler.ended.report(report, None);
         }
     }
 
@@ -257,7 +256,7 @@ impl RemoteExecutor {
             TaskOutcome::Failed(_) => None,
         };
         let (attempt, task) = (report.attempt, report.task_attempt);
-        self.scheduler.ended.do_send(TaskEnded { report, output });
+        self.scheduler.ended.report(report, output);
         self.over(attempt, |known| known.running.remove(&task));
     }
 

@@ -13,7 +13,7 @@ impl Handler<GetStageStatus> for TaskSchedulerActor {
         GetStageStatus(stage): GetStageStatus,
         _: &mut Self::Context,
     ) -> Self::Result {
-        self.machine.stage_status(stage)
+        self.shared.lock().machine.stage_status(stage)
     }
 }
 
@@ -21,7 +21,8 @@ impl Handler<GetSyncStatus> for TaskSchedulerActor {
     type Result = ResponseFuture<Option<SyncStatus>>;
 
     fn handle(&mut self, message: GetSyncStatus, _ctx: &mut Self::Context) -> Self::Result {
-        let asked = self.coordinator.as_ref().map(|coordinator| coordinator.send(message));
+        let coordinator = self.shared.lock().coordinator.clone();
+        let asked = coordinator.map(|coordinator| coordinator.send(message));
         // A coordinator that is gone has no rounds.
         Box::pin(async { asked?.await.ok().flatten() })
     }
@@ -31,9 +32,10 @@ impl Handler<GetStatus> for TaskSchedulerActor {
     type Result = MessageResult<GetStatus>;
 
     fn handle(&mut self, _: GetStatus, _ctx: &mut Self::Context) -> Self::Result {
+        let machine = &self.shared.lock().machine;
         MessageResult(RuntimeStatus {
-            executors: self.machine.executors().collect(),
-            stages: self.machine.stages().collect(),
+            executors: machine.executors().collect(),
+            stages: machine.stages().collect(),
         })
     }
 }

@@ -159,6 +159,12 @@ impl TaskScheduler {
         Some(self.status_of(stage, || self.queue.ahead(&stage.place())))
     }
 
+    /// Whether this is a plain stage that has tasks in line: none of its tasks' ends is its own.
+    pub fn has_tasks_in_line(&self, stage: StageId) -> bool {
+        let is_plain = |stage: &&Stage| !stage.is_gang() && stage.phase == Phase::Queued;
+        self.stages.get(&stage).filter(is_plain).is_some()
+    }
+
     /// The status of all stages that are not over, in order of submission.
     pub fn stages(&self) -> impl Iterator<Item = StageStatus> + '_ {
         let ahead: BTreeMap<Place, usize> = self.queue.places().into_iter().zip(0..).collect();

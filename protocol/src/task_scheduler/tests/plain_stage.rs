@@ -37,6 +37,7 @@ fn more_tasks_than_slots_run_in_waves() {
     assert_eq!(partitions(&effects), [0, 1]);
     let phase = StagePhase::Queued { required: 1, free: 0, ahead: 0, reserves: false };
     assert_eq!(cluster.phase(stage), phase);
+    assert!(cluster.machine.has_tasks_in_line(stage));
     for (done, next) in [(1, 2), (0, 3), (2, 4)] {
         let effects = cluster.ok(cluster.task(stage, done));
         assert_eq!(partitions(&effects), [next]);
@@ -45,6 +46,7 @@ fn more_tasks_than_slots_run_in_waves() {
         }));
     }
     assert_eq!(cluster.phase(stage), StagePhase::Running { succeeded: 3 });
+    assert!(!cluster.machine.has_tasks_in_line(stage), "the end of one may be that of the stage");
     assert_eq!(results(&cluster.ok_all(stage)), [(stage, Ok(()))]);
     cluster.is_over(stage);
 }
