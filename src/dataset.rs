@@ -229,7 +229,8 @@ impl<T: 'static> Dataset<T> {
     /// Changes what holds for the stages of jobs on this dataset, and on those made of it later:
     /// name, resources, attempts, delays, priority, timeouts, checkpoints, and what happens when
     /// the result gang fails. Those of the dataset whose action is called hold for all stages of
-    /// the job. What a job decides itself (kind and number of tasks) is not taken.
+    /// the job, but for a map stage that runs already for another job. What a job decides itself
+    /// (kind and number of tasks) is not taken.
     ///
     /// ```
     /// # use phalanx::{OnFailure, Runtime};
@@ -256,6 +257,10 @@ impl<T: 'static> Dataset<T> {
 
     /// Makes a gang of the stage that the next operation is in: all of its tasks start together or
     /// none, may meet at [`barrier()`](blocking::BarrierTaskContext::barrier), and fail together.
+    ///
+    /// A gang whose output was lost makes it again as a whole. A plain stage that reads it keeps
+    /// what its tasks have done, so rows that are not the same in every attempt (random numbers,
+    /// the time) may come from two attempts then, as in Spark.
     pub fn barrier(&self) -> BarrierDataset<T> {
         BarrierDataset::new(self.clone())
     }

@@ -328,6 +328,10 @@ impl Runtime {
         JobId(self.inner.next_job.fetch_add(1, Ordering::Relaxed))
     }
 
+    pub(crate) fn is(&self, other: &Runtime) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     pub(crate) fn has_cluster(&self) -> bool {
         self.inner.cluster.is_some()
     }

@@ -1,7 +1,8 @@
 //! Datasets and their jobs, through the public API.
 
 use phalanx::{
-    Dataset, JobFailure, OnFailure, Runtime, RuntimeEvent, StageFailure, TaskFailure, TaskResult,
+    Config, Dataset, JobFailure, OnFailure, Runtime, RuntimeEvent, StageFailure, TaskFailure,
+    TaskResult,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
@@ -69,6 +70,10 @@ fn what_cannot_be_run_names_the_value_and_the_remedy() -> TaskResult<()> {
     let numbers = runtime.parallelize(0..4, 2);
     let refusals = [
         (runtime.parallelize(0..4, 0).count(), "4 items cannot be in 0 partitions"),
+        (
+            runtime.parallelize(0..4, usize::MAX).coalesce(2).count(),
+            "partitions are asked for, allowed are at most 1000000 (stage.max_tasks)",
+        ),
         (numbers.coalesce(0).count(), "coalesce: rows cannot be in 0 partitions"),
         (numbers.repartition(0).count(), "repartition: rows cannot be in 0 partitions"),
         (numbers.zip(&numbers.coalesce(1)).count(), "2 partitions and one of 1 do not pair up"),
@@ -247,7 +252,9 @@ fn a_task_that_waits_for_a_job_without_slots_can_be_cancelled() -> TaskResult<()
     let (begun, has_begun) = mpsc::channel();
     let holds_all = runtime.parallelize(0..2, 2).barrier().map_partitions(move |ctx, _| {
         ctx.barrier()?;
-        let no_slot_is_left = inner.parallelize(0..2, 2).collect();
+        // A gang: it cannot begin on the slot of the first of these two that ends.
+        let two = inner.parallelize(0..2, 2).barrier();
+        let no_slot_is_left = two.map_partitions(|_, rows| Ok(rows)).collect();
         begun.send(no_slot_is_left.control())?;
         Ok(no_slot_is_left.wait()?)
     });
@@ -276,5 +283,75 @@ fn what_tasks_report_is_seen_by_who_has_the_job() -> TaskResult<()> {
     job.wait()?;
     let progress = |done| Some(phalanx::Progress { done, total: 2 });
     assert_eq!(control.progress(), [progress(0), progress(1)]);
+    Ok(())
+}
+
+#[test]
+fn a_job_that_was_refused_does_not_decide_for_the_next_on_the_same_shuffle() -> TaskResult<()> {
+    let config = Config { slots: 2, slot_check_max_failures: 0, ..Config::default() };
+    let runtime = Runtime::start(config)?;
+    let gang = runtime.parallelize(0..4, 2).barrier().map_partitions(|_, rows| Ok(rows));
+    let dealt = gang.repartition(2);
+    let refused = dealt.settings(|stage| stage.cpus(2)).count().wait().unwrap_err();
+    assert!(refused.to_string().contains("ask for fewer resources per task"), "{refused}");
+    assert_eq!(dealt.settings(|stage| stage.cpus(1)).count().wait()?, 4, "as the text advises");
+    Ok(())
+}
+
+#[test]
+fn datasets_of_two_runtimes_are_not_put_together() -> TaskResult<()> {
+    let (one, other) = (Runtime::with_slots(2)?, Runtime::with_slots(2)?);
+    let [mine, theirs] = [&one, &other].map(|it| it.parallelize(0..4, 2).repartition(2));
+    let refusals = [
+        mine.union(&theirs).count().wait().unwrap_err(),
+        mine.zip(&theirs).count().wait().unwrap_err(),
+    ];
+    for (refused, operation) in refusals.iter().zip(["union", "zip"]) {
+        let text = format!("{operation}: the datasets are of two runtimes; collect() one of them");
+        assert!(refused.to_string().contains(&text), "{refused}");
+    }
+    assert_eq!(mine.union(&mine.clone()).count().wait()?, 8);
+    Ok(())
+}
+
+#[test]
+fn a_dataset_of_no_partitions_starts_and_ends_like_any_other() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(2)?;
+    let mut events = runtime.subscribe();
+    let made = Arc::new(AtomicU32::new(0));
+    let counted = made.clone();
+    let rows = runtime.parallelize(0..4, 2).map(move |row| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        row
+    });
+    let none = rows.repartition(2).prune_partitions(|_| false);
+    assert_eq!((none.collect().wait()?, none.first().wait()?), (vec![], None));
+    assert_eq!(made.load(Ordering::SeqCst), 0, "nothing was made for nobody");
+    let mut starts_and_ends = Vec::new();
+    while starts_and_ends.len() < 4 {
+        match events.next_blocking()?.event {
+            RuntimeEvent::JobStarted { stages, .. } => starts_and_ends.push(Some(stages.len())),
+            RuntimeEvent::JobEnded { failure: None, .. } => starts_and_ends.push(None),
+            _ => {}
+        }
+    }
+    assert_eq!(starts_and_ends, [Some(2), None, Some(2), None]);
+    let gang = rows.barrier().map_partitions(|_, rows| Ok(rows)).prune_partitions(|_| false);
+    let refused = gang.count().wait().unwrap_err();
+    assert!(refused.to_string().contains("a barrier stage cannot hold"), "{refused}");
+    Ok(())
+}
+
+#[test]
+fn the_rows_of_a_gang_end_once_for_whoever_takes_some() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(2)?;
+    let gang = runtime.from_partitions([vec![1], vec![2, 3, 4]]).barrier();
+    let meet_at_the_end = gang.map_partitions(|ctx, mut rows| {
+        Ok(std::iter::from_fn(move || {
+            rows.next().or_else(|| ctx.barrier().map(|_| None).unwrap_or_else(|it| panic!("{it}")))
+        }))
+    });
+    assert_eq!(meet_at_the_end.take(2).wait()?, [1, 2]);
+    assert_eq!(meet_at_the_end.collect().wait()?, [1, 2, 3, 4]);
     Ok(())
 }

@@ -131,8 +131,8 @@ pub struct StageOfJobEnded {
 pub struct RunJob {
     /// What to run.
     pub submit: SubmitJob,
-    /// The code of its stages, in their order. For a map stage that is known already it is not
-    /// taken.
+    /// The code of its stages, in their order. Of a map stage that the scheduler has already it is
+    /// not taken.
     pub bodies: Vec<TaskBody>,
     /// Where the result goes.
     pub ended: oneshot::Sender<JobEnded>,

@@ -177,6 +177,9 @@ impl Handler<RunJob> for PlannerActor {
         for (stage, body) in submit.stages.iter().zip(bodies) {
             match self.bodies.entry(stage.planned.stage) {
                 Entry::Vacant(place) => drop(place.insert(body)),
+                Entry::Occupied(mut place) if !self.machine.is_handed_in(stage.planned.stage) => {
+                    known.push(place.insert(body));
+                }
                 Entry::Occupied(_) => known.push(body),
             }
         }

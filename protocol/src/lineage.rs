@@ -122,7 +122,7 @@ pub enum UnsupportedChain {
     },
     /// Two gangs would be one.
     #[error(
-        "a dataset of a barrier stage can have one barrier parent: '{dataset}' has {barrier_parents}; put a repartition({num_partitions}) behind all but one of them"
+        "a dataset of a barrier stage can have one barrier parent: '{dataset}' has {barrier_parents}; zip what they are made of before one barrier(), or, if it does not matter which rows meet, put a repartition({num_partitions}) behind all but one of them"
     )]
     SeveralBarrierParents {
         /// The dataset.

@@ -92,6 +92,11 @@ impl Planner {
         self.stages.get(&stage).is_some_and(Stage::is_map)
     }
 
+    /// Whether the scheduler has this stage and was not asked to end it.
+    pub fn is_handed_in(&self, stage: StageId) -> bool {
+        self.stages.get(&stage).is_some_and(Stage::is_handed_in)
+    }
+
     fn submit_job(&mut self, submit: SubmitJob, effects: &mut Vec<PlannerEffect>) {
         let SubmitJob { job: id, name, stages } = submit;
         let Some(result) = stages.last().map(|last| last.planned.stage) else { return };
@@ -102,7 +107,11 @@ impl Planner {
         for stage in stages {
             let stage_id = stage.planned.stage;
             ids.push(stage_id);
-            self.stages.entry(stage_id).or_insert_with(|| Stage::new(stage)).jobs.insert(id);
+            let known = self.stages.entry(stage_id).or_insert_with(|| Stage::new(stage.clone()));
+            if !known.is_handed_in() {
+                known.spec = stage.spec;
+            }
+            known.jobs.insert(id);
         }
         self.jobs.insert(id, Job { name, stages: ids, result, is_started: false });
         self.go_on(id, effects);
@@ -122,7 +131,8 @@ impl Planner {
             let is_available = |parent: &StageId| {
                 self.stages.get(parent).is_some_and(|parent| parent.is_available())
             };
-            if known.state == State::Waiting && known.planned.parents.iter().all(is_available) {
+            let has_input = known.is_empty() || known.planned.parents.iter().all(is_available);
+            if known.state == State::Waiting && has_input {
                 effects.push(PlannerEffect::InputReady(stage));
                 self.set_state(stage, State::Started);
             }
@@ -136,15 +146,14 @@ impl Planner {
         needed: &[StageId],
         effects: &mut Vec<PlannerEffect>,
     ) -> bool {
-        let stages: Vec<&Stage> = needed.iter().filter_map(|id| self.stages.get(id)).collect();
         let Some(job) = self.jobs.get_mut(&id) else { return false };
         if job.is_started {
             return true;
         }
-        if stages.iter().any(|stage| !stage.is_checked()) {
+        if needed.iter().filter_map(|id| self.stages.get(id)).any(|stage| !stage.is_checked()) {
             return false;
         }
-        for stage in stages {
+        for stage in job.stages.iter().filter_map(|id| self.stages.get(id)) {
             if let Err(chain) = stage.planned.chain.clone() {
                 let stage = stage.planned.stage;
                 let failure = JobFailure::UnsupportedChain { stage, chain };
@@ -160,7 +169,7 @@ impl Planner {
     }
 
     /// The stages that a job still needs, parents before children. One that runs has found its
-    /// input, or will say that it has not.
+    /// input, or will say that it has not; one of no tasks needs none.
     fn needed(&self, id: JobId) -> Vec<StageId> {
         let Some(job) = self.jobs.get(&id) else { return Vec::new() };
         let (mut needed, mut next) = (BTreeSet::new(), vec![job.result]);
@@ -168,7 +177,7 @@ impl Planner {
             let Some(stage) = self.stages.get(&id).filter(|stage| !stage.is_available()) else {
                 continue;
             };
-            if needed.insert(id) && stage.state != State::Started {
+            if needed.insert(id) && stage.state != State::Started && !stage.is_empty() {
                 next.extend(&stage.planned.parents);
             }
         }
@@ -300,8 +309,7 @@ impl Planner {
         for stage_id in job.stages {
             let Some(stage) = self.stages.get_mut(&stage_id) else { continue };
             stage.jobs.remove(&id);
-            let is_active = stage.state != State::Idle && stage.state != State::Cancelled;
-            if is_active && stage.jobs.is_empty() {
+            if stage.is_handed_in() && stage.jobs.is_empty() {
                 stage.state = State::Cancelled;
                 let reason = reason.clone();
                 effects.push(PlannerEffect::CancelStage { stage: stage_id, reason });

@@ -149,7 +149,7 @@ pub enum StageFailure {
     },
     /// The executors, busy ones included, never had enough slots.
     #[error(
-        "needs {required} slots at once and all executors together have {available} (checked {checks} times, every {interval:?}): add slots, ask for fewer resources per task, or use fewer tasks{}",
+        "needs {required} slots at once and all executors together have {available} (checked {checks} times, every {interval:?}): add slots, ask for fewer resources per task, or use fewer tasks (of a dataset: repartition it){}",
         after(.last_cause)
     )]
     NotEnoughSlots {
@@ -246,9 +246,9 @@ mod tests {
         };
         let lost = not_enough(Some(Box::new(cause.clone())));
         assert_eq!(lost.first_cause(), Some(&cause));
-        let end = "use fewer tasks; its last attempt failed: Stage 0 (Attempt 0) failed: e";
+        let end = "repartition it); its last attempt failed: Stage 0 (Attempt 0) failed: e";
         assert!(lost.to_string().ends_with(end), "{lost}");
-        assert!(not_enough(None).to_string().ends_with("use fewer tasks"));
+        assert!(not_enough(None).to_string().ends_with("repartition it)"));
         let without = [
             not_enough(None),
             StageFailure::QueueFull { limit: 1 },

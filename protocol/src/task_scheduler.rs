@@ -245,7 +245,7 @@ impl TaskScheduler {
                 self.defer_what_no_longer_fits(effects);
             }
             SchedulerEvent::SubmitStage(submit) => self.submit(submit, effects),
-            SchedulerEvent::InputReady(stage) => self.input_ready(stage),
+            SchedulerEvent::InputReady(stage) => self.input_ready(stage, effects),
             SchedulerEvent::CancelStage { stage, reason } => {
                 self.end_stage(stage, StageFailure::Cancelled { reason }, effects);
             }

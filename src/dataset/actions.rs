@@ -62,7 +62,9 @@ impl<T: Send + 'static> Dataset<T> {
     /// gang makes all of its rows, of which the first are taken. (Spark refuses that.)
     pub fn take(&self, count: usize) -> JobHandle<Vec<T>> {
         let makes_all = self.is_barrier();
-        let job = Job::new(self, move |mut rows| {
+        let job = Job::new(self, move |rows| {
+            // To ask for a row that is not there may do something, and is done once.
+            let mut rows = rows.fuse();
             let first: Vec<T> = rows.by_ref().take(count).collect();
             if makes_all {
                 rows.for_each(drop);

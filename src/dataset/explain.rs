@@ -8,7 +8,7 @@ use std::fmt::Write;
 impl<T: 'static> Dataset<T> {
     /// The stages of a job on this dataset, one line each, parents before children: what each is
     /// for, whether its tasks are a gang, how many there are, what its tasks do (`*`: made by a
-    /// gang), and what of it would be refused.
+    /// gang), and which chains cannot be a gang. Slots are not looked at.
     ///
     /// ```
     /// # use phalanx::Runtime;

@@ -73,6 +73,7 @@ impl<T: 'static> Dataset<T> {
                  repartition one of them"
             )
         });
+        let refusal = refusal.or_else(|| self.of_two_runtimes("zip", other));
         let meta = Meta::narrow("zip", mine, &[&self.meta, &other.meta]).refused(refusal);
         let (left, right) = (self.compute.clone(), other.compute.clone());
         let compute = Arc::new(move |partition: usize, env: &TaskEnv| {
@@ -96,7 +97,8 @@ impl<T: 'static> Dataset<T> {
     pub fn union(&self, other: &Dataset<T>) -> Dataset<T> {
         let mine = self.num_partitions();
         let all = mine + other.num_partitions();
-        let meta = Meta::narrow("union", all, &[&self.meta, &other.meta]);
+        let refusal = self.of_two_runtimes("union", other);
+        let meta = Meta::narrow("union", all, &[&self.meta, &other.meta]).refused(refusal);
         let (left, right) = (self.compute.clone(), other.compute.clone());
         let compute =
             Arc::new(move |partition: usize, env: &TaskEnv| match partition.checked_sub(mine) {
@@ -135,6 +137,16 @@ impl<T: 'static> Dataset<T> {
         let parent = self.compute.clone();
         let compute = Arc::new(move |partition: usize, env: &TaskEnv| parent(kept[partition], env));
         self.derived(meta, compute)
+    }
+
+    /// What a shuffle has made is known by a name that another runtime has, too.
+    fn of_two_runtimes<U>(&self, operation: &str, other: &Dataset<U>) -> Option<String> {
+        (!self.runtime.is(&other.runtime)).then(|| {
+            format!(
+                "{operation}: the datasets are of two runtimes; collect() one of them and hand its \
+                 rows to the other's runtime with parallelize()"
+            )
+        })
     }
 
     /// One partition of each of this one's.

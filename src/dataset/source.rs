@@ -20,6 +20,14 @@ impl Runtime {
         items: impl IntoIterator<Item = T>,
         partitions: usize,
     ) -> Dataset<T> {
+        let limit = self.config().stage_max_tasks;
+        if partitions > limit as usize {
+            let refusal = format!(
+                "parallelize: {partitions} partitions are asked for, allowed are at most {limit} \
+                 (stage.max_tasks)"
+            );
+            return in_memory(self, "parallelize", Vec::new(), Some(refusal));
+        }
         let mut rest: Vec<T> = items.into_iter().collect();
         let all = rest.len();
         // From the end, so that nothing is moved twice. No product overflows: all items are there.

@@ -65,7 +65,8 @@ fn too_many(executors: Vec<ExecutorResources>, cpus: u32, on_failure: OnFailure)
     assert_eq!(
         error.to_string(),
         "stage 0 'wide' needs 5 slots at once and all executors together have 4 (checked 4 times, \
-         every 1s): add slots, ask for fewer resources per task, or use fewer tasks"
+         every 1s): add slots, ask for fewer resources per task, or use fewer tasks (of a dataset: \
+         repartition it)"
     );
     assert_eq!(launched(&story(&mut events, id)), []);
     assert!(crate::observe::is_idle(&runtime));

@@ -104,6 +104,19 @@ impl Stage {
         }
     }
 
+    /// Whether the scheduler has it, with this spec, and was not asked to end it.
+    pub(super) fn is_handed_in(&self) -> bool {
+        match self.state {
+            State::Checking | State::Waiting | State::Started => true,
+            State::Idle | State::Cancelled => false,
+        }
+    }
+
+    /// Whether it has no tasks.
+    pub(super) fn is_empty(&self) -> bool {
+        self.planned.num_tasks == 0
+    }
+
     /// Whether all of its outputs are there, and it does not run any more.
     pub(super) fn is_available(&self) -> bool {
         self.is_map()

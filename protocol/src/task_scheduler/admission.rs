@@ -65,14 +65,15 @@ impl TaskScheduler {
         let others = self.stages.len() - usize::from(former.is_some());
         let refusal = if self.shutting_down {
             Some(StageFailure::Shutdown)
-        } else if stage.is_gang() && self.config.dynamic_allocation {
+        } else if self.config.dynamic_allocation && stage.is_gang() && !stage.is_done() {
             Some(StageFailure::DynamicAllocation { required: stage.slots_needed() })
         } else if others >= limit {
             Some(StageFailure::QueueFull { limit })
         } else {
             None
         };
-        let is_done = stage.succeeded == stage.spec.num_tasks;
+        // One of a job is looked at by the planner first.
+        let is_done = stage.is_done() && !stage.awaits_input;
         let is_first = stage.live.is_empty();
         self.stages.insert(id, stage);
         match refusal {
@@ -96,11 +97,14 @@ impl TaskScheduler {
         }
     }
 
-    pub(super) fn input_ready(&mut self, id: StageId) {
+    pub(super) fn input_ready(&mut self, id: StageId, effects: &mut Vec<SchedulerEffect>) {
         let Some(stage) = self.stages.get_mut(&id) else { return };
         stage.awaits_input = false;
         if stage.phase == Phase::AwaitingInput {
-            self.enqueue(id);
+            match stage.is_done() {
+                true => self.conclude(id, Ok(()), effects),
+                false => self.enqueue(id),
+            }
         }
     }
 

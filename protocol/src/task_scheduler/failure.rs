@@ -99,7 +99,7 @@ impl TaskScheduler {
     fn task_succeeded(&mut self, attempt: StageAttemptId, effects: &mut Vec<SchedulerEffect>) {
         let Some(stage) = self.stages.get_mut(&attempt.stage) else { return };
         stage.succeeded += 1;
-        if stage.succeeded == stage.spec.num_tasks {
+        if stage.is_done() {
             if stage.is_gang() {
                 let reason = CloseReason::Succeeded;
                 effects.push(SchedulerEffect::StageCompleted(StageCompleted { attempt, reason }));

@@ -148,8 +148,13 @@ impl Stage {
     pub(super) fn slots_needed(&self) -> u64 {
         match self.spec.kind {
             StageKind::Barrier => u64::from(self.spec.num_tasks),
-            StageKind::Plain => 1,
+            StageKind::Plain => u64::from(!self.pending.is_empty()),
         }
+    }
+
+    /// Whether it needs no task to end any more.
+    pub(super) fn is_done(&self) -> bool {
+        self.succeeded == self.spec.num_tasks
     }
 
     pub(super) fn demand(&self) -> Demand {

@@ -215,7 +215,8 @@ fn b7_two_barrier_parents() {
     assert_eq!(chain, told);
     assert_eq!(
         chain.to_string(),
-        "a dataset of a barrier stage can have one barrier parent: 'zip' has 2; put a \
+        "a dataset of a barrier stage can have one barrier parent: 'zip' has 2; zip what they are \
+         made of before one barrier(), or, if it does not matter which rows meet, put a \
          repartition(4) behind all but one of them"
     );
     assert_eq!(several(&one.zip(&one).map(|(one, _)| one)), told, "also twice the same");

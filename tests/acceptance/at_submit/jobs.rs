@@ -137,7 +137,7 @@ fn b11_too_many_tasks_of_a_result_stage_of_a_dataset() {
         text,
         "job 0 'wide' aborted due to stage failure: stage 0 'wide' needs 5 slots at once and all \
          executors together have 4 (checked 4 times, every 1s): add slots, ask for fewer resources \
-         per task, or use fewer tasks"
+         per task, or use fewer tasks (of a dataset: repartition it)"
     );
     // Behind a plain stage, which does not run in vain.
     let behind = || gang(&runtime.parallelize(1..=10, 4).repartition(5)).count();

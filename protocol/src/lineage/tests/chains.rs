@@ -96,8 +96,9 @@ fn a_zip_of_two_gangs_is_refused() {
         barrier_parents: 2,
         num_partitions: 4,
     };
-    let text = "a dataset of a barrier stage can have one barrier parent: 'zip' has 2; put a \
-                repartition(4) behind all but one of them";
+    let text = "a dataset of a barrier stage can have one barrier parent: 'zip' has 2; zip what \
+                they are made of before one barrier(), or, if it does not matter which rows meet, \
+                put a repartition(4) behind all but one of them";
     refused(&datasets, expected, text);
 }
 

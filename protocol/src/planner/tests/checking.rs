@@ -109,3 +109,39 @@ fn a_shutdown_is_no_failure_of_a_stage() {
     assert_eq!(effects, all([&over, &[PlannerEffect::ForgetStage(RESULT)]]));
     jobs.is_empty();
 }
+
+/// A result of no tasks, of a gang of two that is behind a shuffle.
+fn of_no_partitions(last: &str) -> Vec<JobStage> {
+    let mut lineage = Lineage::default();
+    let node = |name: &str, num_partitions, from_barrier, parents| {
+        let name = name.to_owned();
+        DatasetNode { name, num_partitions, from_barrier, parents }
+    };
+    let map = lineage.push(node("rows", 1, false, vec![]));
+    let shuffle = Dependency::Shuffle { parent: map, stage: MAP };
+    let before = lineage.push(node("before", 2, last == "of a gang", vec![shuffle]));
+    lineage.push(node(last, 0, false, vec![Dependency::Narrow { parent: before }]));
+    staged(&lineage, RESULT)
+}
+
+#[test]
+fn a_result_of_no_tasks_needs_no_input_to_be_checked_and_to_start() {
+    let stages = of_no_partitions("of rows");
+    let mut jobs = Jobs::new();
+    assert_eq!(jobs.submit(JOB, stages.clone()), [hands_in(&stages[1], 0, &[])]);
+    let effects = jobs.handle(PlannerEvent::AwaitsInput(RESULT));
+    assert_eq!(effects, [job_started(JOB, &stages), PlannerEffect::InputReady(RESULT)]);
+}
+
+#[test]
+fn the_chain_of_a_gang_of_no_tasks_is_checked() {
+    let mut jobs = Jobs::new();
+    jobs.submit(JOB, of_no_partitions("of a gang"));
+    let effects = jobs.handle(PlannerEvent::AwaitsInput(RESULT));
+    let failure = match effects.first() {
+        Some(PlannerEffect::JobEnded { job: JOB, result: Err(failure) }) => failure,
+        other => panic!("{other:?}"),
+    };
+    let told = "a barrier stage cannot hold";
+    assert!(failure.to_string().contains(told), "{failure}");
+}

@@ -116,3 +116,34 @@ fn what_a_cancelled_stage_has_not_found_is_made_again_for_others() {
     assert_eq!(effects, forgotten(MAP, &[0, 1]), "the result that runs may have read it");
     assert_eq!(jobs.not_found(RESULT, (MAP, 0), 0), [hands_in(&stages[0], 1, &[])]);
 }
+
+/// As [`chain`] of a gang of two, asked for by somebody who wants other things of its stages.
+fn with_other_settings() -> Vec<JobStage> {
+    let mut stages = chain(&[Gang(2), Plain(2)], OTHER_RESULT);
+    stages.iter_mut().for_each(|stage| stage.spec.max_attempts += 5);
+    stages
+}
+
+#[test]
+fn a_stage_that_failed_in_one_job_is_run_with_the_settings_of_the_next() {
+    let (mut jobs, _) = Jobs::of(&[Gang(2), Plain(2)]);
+    jobs.failed(MAP, 0, StageFailure::QueueFull { limit: 2 });
+    let stages = with_other_settings();
+    let effects = jobs.submit(OTHER_JOB, stages.clone());
+    assert_eq!(effects, [hands_in(&stages[0], 0, &[]), hands_in(&stages[1], 0, &[])]);
+}
+
+#[test]
+fn a_stage_that_was_handed_in_keeps_its_settings_until_it_is_cancelled() {
+    let (mut jobs, _) = Jobs::of(&[Gang(2), Plain(2)]);
+    assert!(jobs.machine.is_handed_in(MAP));
+    let stages = with_other_settings();
+    jobs.submit(OTHER_JOB, stages.clone());
+    jobs.cancel(JOB);
+    jobs.cancel(OTHER_JOB);
+    assert!(!jobs.machine.is_handed_in(MAP));
+    jobs.failed(OTHER_RESULT, 0, was_cancelled());
+    jobs.submit(OTHER_JOB, stages.clone());
+    let effects = jobs.failed(MAP, 0, was_cancelled());
+    assert_eq!(effects, [hands_in(&stages[0], 0, &[])], "not as it was handed in first");
+}

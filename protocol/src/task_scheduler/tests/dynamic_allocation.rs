@@ -40,3 +40,10 @@ fn plain_stages_are_not_concerned() {
     cluster.ok_all(stage);
     cluster.started(plain(3));
 }
+
+#[test]
+fn a_gang_of_no_tasks_needs_no_slots_that_stay() {
+    let mut cluster = dynamic();
+    let (stage, effects) = cluster.submit_of_job(gang(0), 0, &[]);
+    assert_eq!(without_events(effects), [SchedulerEffect::AwaitsInput(stage)]);
+}

@@ -206,11 +206,12 @@ fn a_gang_makes_all_or_nothing() {
 }
 
 #[test]
-fn a_stage_of_which_nothing_is_left_to_do_ends_at_once() {
-    let mut cluster = Cluster::of(&[4]);
+fn a_stage_of_which_nothing_is_left_to_do_ends_when_its_input_is_ready_without_a_slot() {
+    let mut cluster = Cluster::of(&[]);
     for (spec, done) in [(plain(2), &[0, 1][..]), (plain(0), &[]), (gang(0), &[])] {
         let (stage, effects) = cluster.submit_of_job(spec, 1, done);
-        assert_eq!(without_events(effects), [ended(stage, 1, None)]);
+        assert_eq!(without_events(effects), [SchedulerEffect::AwaitsInput(stage)]);
+        assert_eq!(without_events(cluster.ready(stage)), [ended(stage, 1, None)]);
         cluster.is_over(stage);
     }
 }
