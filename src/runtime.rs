@@ -9,8 +9,8 @@ use crate::{
 use actix::Addr;
 use phalanx_actors::testing::ManualTimer;
 use phalanx_actors::{
-    ActorSystem, GetJobs, GetStatus, MapOutputs, PlannerActor, RemoveExecutor, SystemConfig,
-    TaskSchedulerActor,
+    ActorSystem, GetJobs, GetStatus, MapOutputs, Orders, PlannerActor, RemoveExecutor,
+    SystemConfig, TaskSchedulerActor,
 };
 use std::fmt;
 use std::net::SocketAddr;
@@ -326,6 +326,10 @@ impl Runtime {
 
     pub(crate) fn next_job_id(&self) -> JobId {
         JobId(self.inner.next_job.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn orders(&self) -> &Orders {
+        self.inner.system.orders()
     }
 
     pub(crate) fn is(&self, other: &Runtime) -> bool {

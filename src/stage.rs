@@ -331,16 +331,16 @@ fn submit<T: 'static>(
 ) -> StageHandle<T> {
     let config = runtime.config();
     let (shared, progress) = shared(runtime, &options, num_tasks);
-    let (id, scheduler) = (runtime.next_stage_id(), runtime.scheduler().clone());
+    let (id, orders) = (runtime.next_stage_id(), runtime.orders().clone());
     let (ended, end) = oneshot::channel();
     let (outcome, watched) = watch::channel(None);
     let name = options.name.as_str().into();
-    let control = StageControl { id, name, progress, scheduler, outcome: watched };
+    let control = StageControl { id, name, progress, orders: orders.clone(), outcome: watched };
     let body = body(shared);
     match spec(options, num_tasks, config).and_then(|spec| Ok((spec, body?))) {
         Ok((spec, body)) => {
             let submit = SubmitStage { stage: id, spec, of_job: None };
-            runtime.scheduler().do_send(Submit { submit, body, ended, outcome });
+            orders.send(Submit { submit, body, ended, outcome });
         }
         Err(reason) => {
             let failure = StageFailure::Refused { reason };

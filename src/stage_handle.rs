@@ -2,10 +2,9 @@
 
 use crate::task_context::StageProgress;
 use crate::{Progress, StageError, StageFailure, StageId, StageStatus};
-use actix::Addr;
 use phalanx_actors::{
-    CancelStage, GetStageStatus, GetSyncStatus, KillPartition, Payload, StageEnded, SyncStatus,
-    TaskSchedulerActor, current_task, runs_async_tasks,
+    CancelStage, GetStageStatus, GetSyncStatus, KillPartition, Orders, Payload, StageEnded,
+    SyncStatus, current_task, runs_async_tasks,
 };
 use phalanx_protocol::PartitionId;
 use std::fmt;
@@ -43,7 +42,7 @@ pub struct StageControl {
     pub(crate) id: StageId,
     pub(crate) name: Arc<str>,
     pub(crate) progress: Arc<StageProgress>,
-    pub(crate) scheduler: Addr<TaskSchedulerActor>,
+    pub(crate) orders: Orders,
     pub(crate) outcome: watch::Receiver<Option<Result<(), StageFailure>>>,
 }
 
@@ -153,7 +152,7 @@ impl StageControl {
     /// Ends the stage: its tasks are killed and its result is an error with this reason. Without
     /// effect if it has its result.
     pub fn cancel(&self, reason: impl Into<String>) {
-        self.scheduler.do_send(CancelStage { stage: self.id, reason: reason.into() });
+        self.orders.send(CancelStage { stage: self.id, reason: reason.into() });
     }
 
     /// Kills one running task, which fails its gang: the gang starts again if attempts are left.
@@ -161,7 +160,7 @@ impl StageControl {
     pub fn kill_task(&self, partition: usize, reason: impl Into<String>) {
         if let Ok(partition) = u32::try_from(partition) {
             let (partition, reason) = (PartitionId(partition), reason.into());
-            self.scheduler.do_send(KillPartition { stage: self.id, partition, reason });
+            self.orders.send(KillPartition { stage: self.id, partition, reason });
         }
     }
 
@@ -193,13 +192,13 @@ impl StageControl {
     /// in phase `Ended` with those tasks: they hold their slots.
     pub async fn status(&self) -> Option<StageStatus> {
         // No answer: the runtime is gone, and with it the stage.
-        self.scheduler.send(GetStageStatus(self.id)).await.ok().flatten()
+        self.orders.scheduler().send(GetStageStatus(self.id)).await.ok().flatten()
     }
 
     /// Whom the stage's open sync waits for; `None` if none is open.
     pub async fn sync_status(&self) -> Option<SyncStatus> {
         // No answer: the runtime is gone, and with it the sync.
-        self.scheduler.send(GetSyncStatus(self.id)).await.ok().flatten()
+        self.orders.scheduler().send(GetSyncStatus(self.id)).await.ok().flatten()
     }
 
     /// What the tasks of the current attempt last reported with `report_progress`, by partition.

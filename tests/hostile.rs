@@ -300,3 +300,60 @@ fn a_task_that_waits_for_a_stage_without_slots_can_be_cancelled() -> TaskResult<
     Stage::tasks(1).run(&runtime, async |_| Ok(())).wait()?;
     Ok(())
 }
+
+#[test]
+fn a_task_that_stops_the_actors_ends_the_runtime_and_all_who_wait_are_told() -> TaskResult<()> {
+    let runtime = runtime();
+    let (go, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let waits = Stage::tasks(1).plain().run_blocking(&runtime, move |_| {
+        // Until the other end is gone.
+        let _ = gate.lock().unwrap().recv();
+        Ok(())
+    });
+    let stops = Stage::tasks(1).plain().run(&runtime, async |_| {
+        actix::System::current().stop();
+        std::future::pending().await
+    });
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || tell.send([waits.wait(), stops.wait()]));
+    let ends = told.recv_timeout(Duration::from_secs(20)).expect("nobody waits for ever");
+    drop(go);
+    let late = Stage::tasks(1).plain().run(&runtime, async |_| Ok(())).wait();
+    for end in ends.into_iter().chain([late]) {
+        assert!(matches!(end.unwrap_err().failure(), StageFailure::Shutdown));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_waker_of_one_who_waits_for_a_result_may_panic() -> TaskResult<()> {
+    struct Panics(AtomicU32);
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            std::panic::resume_unwind(Box::new("a waker panics"));
+        }
+    }
+    let runtime = runtime();
+    let panics = Arc::new(Panics(AtomicU32::new(0)));
+    let waker = panics.clone().into();
+    let mut cx = Context::from_waker(&waker);
+    let (go, gate) = mpsc::channel::<()>();
+    let gate = Arc::new(Mutex::new(gate));
+    let waits = move || gate.lock().unwrap().recv().is_err();
+    let of_job = waits.clone();
+    let mut stage = Stage::tasks(1).plain().run_blocking(&runtime, move |_| Ok(waits()));
+    let mut job = runtime.parallelize(0..1, 1).map(move |_| of_job()).collect();
+    let (stage_control, job_control) = (stage.control(), job.control());
+    let stage_ends = async { stage_control.ended().await.is_ok() };
+    let job_ends = async { job_control.ended().await.is_ok() };
+    let mut ends = [stage_ends.boxed(), job_ends.boxed()];
+    assert!(stage.poll_unpin(&mut cx).is_pending() && job.poll_unpin(&mut cx).is_pending());
+    assert!(ends.iter_mut().all(|end| end.poll_unpin(&mut cx).is_pending()));
+    drop(go);
+    until_dropped(&panics.0, 4);
+    assert_eq!((stage.wait()?, job.wait()?), (vec![true], vec![true]), "told all the same");
+    goes_on(&runtime);
+    Ok(())
+}

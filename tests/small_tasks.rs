@@ -3,71 +3,48 @@
 
 use phalanx::blocking::BarrierTaskContext;
 use phalanx::{
-    Config, ExecutorId, ExecutorResources, PartitionId, Runtime, RuntimeEvent, Stage, StageControl,
-    TaskResult,
+    Config, ExecutorId, ExecutorResources, OnFailure, PartitionId, Runtime, RuntimeEvent, Stage,
+    StageControl, StagePhase, TaskResult, Tasks,
 };
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-fn small_tasks(tasks: usize) -> Stage<phalanx::Tasks> {
+fn small_tasks(tasks: usize) -> Stage<Tasks> {
     Stage::tasks(tasks).plain()
 }
 
-#[test]
-fn a_task_that_cancels_its_stage_is_not_overtaken_by_its_success() -> TaskResult<()> {
-    let runtime = Runtime::with_slots(2)?;
-    for round in 0..300 {
-        let mine: Arc<OnceLock<StageControl>> = Arc::default();
-        let control = mine.clone();
-        let stage = small_tasks(6).run_blocking(&runtime, move |ctx| {
-            if ctx.rank() == round % 6 {
-                control.wait().cancel("enough");
-            }
-            Ok(())
-        });
-        drop(mine.set(stage.control()));
-        let error = stage.wait().expect_err("one of its tasks had cancelled it");
-        assert!(error.is_cancelled(), "round {round}: {error}");
-    }
-    Ok(())
+fn with_slots(slots: u32) -> TaskResult<Runtime> {
+    let at_once = Duration::ZERO;
+    let config =
+        Config { slots, stage_retry_delay: at_once, reserve_after: at_once, ..Config::default() };
+    Ok(Runtime::start(config)?)
 }
 
-#[test]
-fn a_task_that_its_thread_began_with_by_itself_can_be_killed() -> TaskResult<()> {
-    let runtime = Runtime::start(Config {
-        stage_retry_delay: Duration::ZERO,
-        slots: 1,
-        ..Config::default()
-    })?;
-    for _ in 0..50 {
-        let (begun, has_begun) = mpsc::channel();
-        let is_first = AtomicBool::new(true);
-        let stage = small_tasks(3).run_blocking(&runtime, move |ctx| {
-            if ctx.rank() == 1 && is_first.swap(false, Ordering::SeqCst) {
-                begun.send(std::thread::current().id())?;
-                while !ctx.is_killed() {
-                    std::thread::yield_now();
-                }
-            }
-            Ok(std::thread::current().id())
-        });
-        let second = has_begun.recv()?;
-        stage.kill_task(1, "by hand");
-        let threads = stage.wait()?;
-        assert_eq!(threads[0], second, "the thread of the first task went on with the second");
+/// Has `look` true before long.
+#[track_caller]
+fn soon(what: &str, mut look: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !look() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::yield_now();
     }
-    Ok(())
 }
 
-/// Each of two tasks at a time says that it has begun, and ends when it is let go.
+/// Tasks say that they have begun, and end when they are let go.
 struct Gate {
     begun: Sender<usize>,
     go: Mutex<Receiver<()>>,
 }
 
 impl Gate {
+    fn new() -> (Self, Receiver<usize>, Sender<()>) {
+        let ((begun, has_begun), (go, gate)) = (mpsc::channel(), mpsc::channel());
+        (Gate { begun, go: Mutex::new(gate) }, has_begun, go)
+    }
+
     fn pass(&self, ctx: &BarrierTaskContext) -> TaskResult<()> {
         self.begun.send(ctx.rank())?;
         Ok(self.go.lock().map_err(|_| "a task panicked")?.recv()?)
@@ -75,37 +52,157 @@ impl Gate {
 }
 
 #[test]
+fn the_thread_of_a_task_goes_on_with_the_next() -> TaskResult<()> {
+    let runtime = with_slots(1)?;
+    let threads =
+        small_tasks(200).run_blocking(&runtime, |_| Ok(std::thread::current().id())).wait()?;
+    let changes = threads.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!(changes < 100, "{changes} of 199 times another thread began");
+    Ok(())
+}
+
+#[test]
+fn nothing_begins_after_a_task_has_cancelled_its_stage() -> TaskResult<()> {
+    let runtime = with_slots(1)?;
+    for round in 0..100 {
+        let mine: Arc<OnceLock<StageControl>> = Arc::default();
+        let (control, begun) = (mine.clone(), Arc::new(AtomicUsize::new(0)));
+        let counted = begun.clone();
+        let stage = small_tasks(6).run_blocking(&runtime, move |ctx| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            if ctx.rank() == round % 6 {
+                control.wait().cancel("enough");
+            }
+            Ok(())
+        });
+        drop(mine.set(stage.control()));
+        let error = stage.wait().expect_err("one of its tasks has cancelled it");
+        assert!(error.is_cancelled(), "round {round}: {error}");
+        assert_eq!(begun.load(Ordering::SeqCst), round % 6 + 1);
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_begins_when_tasks_end_after_somebody_has_cancelled() -> TaskResult<()> {
+    let runtime = with_slots(2)?;
+    for _ in 0..50 {
+        let (gate, has_begun, go) = Gate::new();
+        let stage = small_tasks(50).run_blocking(&runtime, move |ctx| gate.pass(&ctx));
+        let first_two = [has_begun.recv()?, has_begun.recv()?];
+        assert_eq!(first_two.iter().sum::<usize>(), 1);
+        stage.cancel("before they end");
+        (0..50).try_for_each(|_| go.send(()))?;
+        assert!(stage.wait().unwrap_err().is_cancelled());
+        drop(go);
+        // The last of its tasks has gone when the channel is closed.
+        assert_eq!(has_begun.iter().collect::<Vec<_>>(), [] as [usize; 0]);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_task_hands_in_is_next_if_it_goes_before() -> TaskResult<()> {
+    let runtime = with_slots(1)?;
+    for _ in 0..50 {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let (urgent, inner, outer) = (Arc::new(OnceLock::new()), order.clone(), order.clone());
+        let (handle, within) = (urgent.clone(), runtime.clone());
+        let note = |order: &Mutex<Vec<usize>>, what| {
+            order.lock().map(|mut order| order.push(what)).map_err(|_| "a task panicked")
+        };
+        let small = small_tasks(20).run_blocking(&runtime, move |ctx| {
+            note(&outer, ctx.rank())?;
+            if ctx.rank() == 0 {
+                let order = inner.clone();
+                let urgent = small_tasks(1).priority(5);
+                let urgent = urgent.run_blocking(&within, move |_| Ok(note(&order, 999)?));
+                drop(handle.set(urgent.control()));
+            }
+            Ok(())
+        });
+        small.wait()?;
+        pollster::block_on(urgent.wait().ended())?;
+        let order = order.lock().map_err(|_| "a task panicked")?;
+        assert_eq!(order[..3], [0, 999, 1]);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_kill_of_a_task_that_has_not_begun_hits_nobody() -> TaskResult<()> {
+    let runtime = with_slots(1)?;
+    for _ in 0..50 {
+        let mine: Arc<OnceLock<StageControl>> = Arc::default();
+        let control = mine.clone();
+        let stage = small_tasks(3).max_attempts(1).run_blocking(&runtime, move |ctx| {
+            match ctx.rank() {
+                0 => control.wait().kill_task(1, "it does not run"),
+                // A kill would be here by the time of an answer of the scheduler.
+                1 => drop(pollster::block_on(control.wait().status())),
+                _ => {}
+            }
+            Ok(ctx.check_killed()?)
+        });
+        drop(mine.set(stage.control()));
+        stage.wait()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_task_that_its_thread_began_with_by_itself_can_be_killed() -> TaskResult<()> {
+    let runtime = with_slots(1)?;
+    for _ in 0..50 {
+        let (begun, has_begun) = mpsc::channel();
+        let tries = AtomicUsize::new(0);
+        let stage = small_tasks(3).run_blocking(&runtime, move |ctx| {
+            if ctx.rank() != 1 || tries.fetch_add(1, Ordering::SeqCst) > 0 {
+                return Ok(tries.load(Ordering::SeqCst));
+            }
+            begun.send(())?;
+            while !ctx.is_killed() {
+                std::thread::yield_now();
+            }
+            Err("killed".into())
+        });
+        has_begun.recv()?;
+        stage.kill_task(1, "by hand");
+        assert_eq!(stage.wait()?[1], 2, "it was tried again");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_gang_gets_the_slots_that_small_tasks_leave() -> TaskResult<()> {
     for _ in 0..20 {
-        let runtime = Runtime::start(Config {
-            slots: 2,
-            reserve_after: Duration::ZERO,
-            ..Config::default()
-        })?;
-        let ((begun, has_begun), (go, gate)) = (mpsc::channel(), mpsc::channel());
-        let gate = Gate { begun, go: Mutex::new(gate) };
+        let runtime = with_slots(2)?;
+        let (gate, has_begun, go) = Gate::new();
         let small = small_tasks(200).run_blocking(&runtime, move |ctx| gate.pass(&ctx));
         let first_two = [has_begun.recv()?, has_begun.recv()?];
         assert_eq!(first_two.iter().sum::<usize>(), 1);
-        let mut events = runtime.subscribe();
         let gang = Stage::tasks(2).priority(1).run_blocking(&runtime, |ctx| {
             ctx.barrier()?;
             Ok(ctx.rank())
         });
-        while !matches!(events.next_blocking()?.event, RuntimeEvent::StageQueued { .. }) {}
-        // The timer that makes it old has no time, but comes when it comes.
-        (0..200).try_for_each(|_| go.send(()))?;
+        soon("the gang keeps slots", || {
+            let status = pollster::block_on(gang.status());
+            status.is_some_and(|it| matches!(it.phase, StagePhase::Queued { reserves: true, .. }))
+        });
+        // As many as the gang needs, one after the other: each frees a slot.
+        (0..2).try_for_each(|_| go.send(()))?;
+        soon("the gang ends while the others wait", || gang.outcome().is_some());
         assert_eq!(gang.wait()?, [0, 1]);
+        (0..198).try_for_each(|_| go.send(()))?;
         small.wait()?;
     }
     Ok(())
 }
 
 #[test]
-fn an_executor_that_is_taken_away_begins_with_nothing_more() -> TaskResult<()> {
+fn tasks_run_on_the_executor_that_they_were_started_on() -> TaskResult<()> {
     for _ in 0..20 {
-        let config = Config { slots: 1, stage_retry_delay: Duration::ZERO, ..Config::default() };
-        let runtime = Runtime::start(config)?;
+        let runtime = with_slots(1)?;
         pollster::block_on(runtime.add_executor(ExecutorResources::new(1)))?;
         let mut events = runtime.subscribe();
         let is_removed = Arc::new(AtomicBool::new(false));
@@ -115,40 +212,41 @@ fn an_executor_that_is_taken_away_begins_with_nothing_more() -> TaskResult<()> {
                 ctx.check_killed()?;
                 std::thread::yield_now();
             }
-            Ok(ctx.rank())
+            Ok(ctx.executor())
         });
-        let gone = ExecutorId(0);
-        let mut ended = 0;
+        let (gone, mut ended) = (ExecutorId(0), 0);
+        let mut started = BTreeMap::new();
+        let mut see = |event, is_lost: bool| {
+            if let RuntimeEvent::TaskStarted { partition, executor, .. } = event {
+                assert!(!(is_lost && executor == gone), "{partition:?} was started on it");
+                started.insert(partition, executor);
+            }
+        };
         while ended < 20 {
             let event = events.next_blocking()?.event;
             ended += u32::from(matches!(event, RuntimeEvent::TaskEnded { .. }));
+            see(event, false);
         }
         assert!(pollster::block_on(runtime.remove_executor(gone, "no more")));
         is_removed.store(true, Ordering::SeqCst);
-        assert_eq!(stage.wait()?, (0..300).collect::<Vec<_>>());
+        let ran_on = stage.wait()?;
         let mut is_lost = false;
         loop {
             match events.next_blocking()?.event {
                 RuntimeEvent::ExecutorLost { executor, .. } => is_lost = executor == gone,
-                RuntimeEvent::TaskStarted { executor, partition, .. } => {
-                    assert!(!(is_lost && executor == gone), "{partition:?} was started on it");
-                }
                 RuntimeEvent::StageCompleted { .. } => break,
-                _ => {}
+                event => see(event, is_lost),
             }
         }
         assert!(is_lost);
+        assert_eq!(started.into_values().collect::<Vec<_>>(), ran_on);
     }
     Ok(())
 }
 
 #[test]
 fn a_failed_small_task_is_tried_again_and_the_others_are_not() -> TaskResult<()> {
-    let runtime = Runtime::start(Config {
-        stage_retry_delay: Duration::ZERO,
-        slots: 2,
-        ..Config::default()
-    })?;
+    let runtime = with_slots(2)?;
     let mut events = runtime.subscribe();
     let fails: Vec<_> = (0..100).map(|task| AtomicBool::new(task % 10 == 3)).collect();
     let stage = small_tasks(100).run_blocking(&runtime, move |ctx| {
@@ -170,5 +268,36 @@ fn a_failed_small_task_is_tried_again_and_the_others_are_not() -> TaskResult<()>
     }
     let expected: Vec<_> = (0..100).map(|task| if task % 10 == 3 { 2 } else { 1 }).collect();
     assert_eq!(starts.to_vec(), expected);
+    Ok(())
+}
+
+#[test]
+fn after_a_failure_that_ends_the_stage_no_success_begins_another() -> TaskResult<()> {
+    let runtime = with_slots(1)?;
+    for _ in 0..50 {
+        let begun = Arc::new(AtomicUsize::new(0));
+        let counted = begun.clone();
+        let stage =
+            small_tasks(100).on_failure(OnFailure::Abort).run_blocking(&runtime, move |ctx| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                if ctx.rank() == 7 { Err("the end".into()) } else { Ok(()) }
+            });
+        assert!(stage.wait().is_err());
+        assert_eq!(begun.load(Ordering::SeqCst), 8);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_runtime_answers_while_many_threads_report() -> TaskResult<()> {
+    let runtime = with_slots(64)?;
+    let stage = small_tasks(50_000).run_blocking(&runtime, |_| Ok(()));
+    let mut answers = 0;
+    while stage.outcome().is_none() {
+        drop(pollster::block_on(stage.status()));
+        answers += 1;
+    }
+    stage.wait()?;
+    assert!(answers > 100, "{answers} answers while 50,000 tasks ran");
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! All actors, on threads of their own, embedded in whatever the host runs on.
 
 use crate::executor_actor::{ExecutorConfig, SchedulerLink};
+use crate::orders::Orders;
 use crate::remote::{Host, LinkConfig, ListenError, Listener};
+use crate::report_to_scheduler::ReportToScheduler;
 use crate::reporter::RunningTasks;
-use crate::shared_scheduler::{LocalReport, SharedScheduler};
+use crate::shared_scheduler::{SchedulerState, SharedScheduler};
 use crate::task::lock;
 use crate::testing::ManualTimer;
 use crate::threads::Threads;
@@ -31,7 +33,7 @@ use tracing::{error, warn};
 /// several do not meet.
 pub struct ActorSystem {
     system: System,
-    scheduler: Addr<TaskSchedulerActor>,
+    orders: Orders,
     shared_scheduler: Arc<SharedScheduler>,
     planner: Addr<PlannerActor>,
     map_outputs: MapOutputs,
@@ -69,7 +71,7 @@ pub struct StartError {
 /// What the control thread hands back once it runs.
 struct Started {
     system: System,
-    scheduler: Addr<TaskSchedulerActor>,
+    orders: Orders,
     shared_scheduler: Arc<SharedScheduler>,
     planner: Addr<PlannerActor>,
     map_outputs: MapOutputs,
@@ -107,12 +109,12 @@ impl ActorSystem {
         let started = started
             .recv()
             .map_err(|error| StartError { what: "control", source: gone(error) })??;
-        let Started { system, scheduler, shared_scheduler, planner, map_outputs, manual_timer } =
+        let Started { system, orders, shared_scheduler, planner, map_outputs, manual_timer } =
             started;
         let next_executor = Arc::default();
         Ok(ActorSystem {
             system,
-            scheduler,
+            orders,
             shared_scheduler,
             planner,
             map_outputs,
@@ -136,7 +138,7 @@ impl ActorSystem {
             return Err(ListenError::Twice(listener.address()));
         }
         let host = Host {
-            scheduler: self.scheduler.clone(),
+            scheduler: self.scheduler().clone(),
             link: self.scheduler_link(),
             control: self.system.arbiter().clone(),
             next_executor: self.next_executor.clone(),
@@ -155,18 +157,24 @@ impl ActorSystem {
 
     fn scheduler_link(&self) -> SchedulerLink {
         SchedulerLink {
-            join: self.scheduler.clone().recipient(),
-            ended: Arc::new(LocalReport {
-                scheduler: self.shared_scheduler.clone(),
-                mailbox: self.scheduler.clone().recipient(),
+            join: self.scheduler().clone().recipient(),
+            ended: Arc::new(ReportToScheduler {
+                shared: self.shared_scheduler.clone(),
+                orders: self.orders.clone(),
             }),
-            lost: self.scheduler.clone().recipient(),
+            lost: self.scheduler().clone().recipient(),
         }
     }
 
-    /// The scheduler's address: `Submit`, `CancelStage`, `GetStatus` and so on.
+    /// The scheduler's address: `GetStatus` and so on.
     pub fn scheduler(&self) -> &Addr<TaskSchedulerActor> {
-        &self.scheduler
+        self.orders.scheduler()
+    }
+
+    /// The way to the scheduler for what must not be overtaken: `Submit`, `CancelStage`,
+    /// `KillPartition`.
+    pub fn orders(&self) -> &Orders {
+        &self.orders
     }
 
     /// The planner's address: `RunJob`, `GetJobs` and so on.
@@ -241,7 +249,7 @@ impl ActorSystem {
 
     /// On the control thread, so that no clock of the host is needed. Without effect after the end.
     fn begin_shutdown(&self, grace: Option<Duration>) {
-        let scheduler = self.scheduler.clone();
+        let scheduler = self.scheduler().clone();
         self.system.arbiter().spawn(async move {
             let drained = scheduler.send(Shutdown);
             // Whether it is drained or not, or dead: the threads end now.
@@ -327,11 +335,12 @@ fn start_actors(
     );
     let shared_scheduler = scheduler.shared().clone();
     if manual_timer.is_none() {
-        shared_scheduler.gather_timers();
+        shared_scheduler.with(SchedulerState::gather_timers);
     }
     let scheduler = scheduler.start();
     let map_outputs = MapOutputs::default();
     let planner = PlannerActor::new(scheduler.clone(), map_outputs.clone(), events.clone());
     let (system, planner) = (System::current(), planner.start());
-    Ok(Started { system, scheduler, shared_scheduler, planner, map_outputs, manual_timer })
+    let orders = Orders::new(scheduler);
+    Ok(Started { system, orders, shared_scheduler, planner, map_outputs, manual_timer })
 }

@@ -30,9 +30,11 @@ mod gang_barrier;
 mod group_run;
 mod map_outputs;
 mod messages;
+mod orders;
 mod patience;
 mod planner_actor;
 pub mod remote;
+mod report_to_scheduler;
 mod reporter;
 mod round_timers;
 mod run_task;
@@ -63,6 +65,7 @@ pub use messages::{
     RuntimeStatus, Shutdown, StageEnded, StageOfJobEnded, Submit, SubmitOfJob, SyncStatus,
     TaskEnded, Tell,
 };
+pub use orders::{Order, Orders};
 pub use planner_actor::PlannerActor;
 pub use reporter::{Report, Take};
 pub use run_task::{

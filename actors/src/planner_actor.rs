@@ -4,6 +4,7 @@ use crate::drop_thread::DropThread;
 use crate::map_outputs::{MapOutput, MapOutputs};
 use crate::messages::JobEnded;
 use crate::run_task::{BoxError, Payload, TaskBody};
+use crate::stage_run::caught;
 use crate::{
     CancelStage, EventBus, GetJobs, InputReady, JobStatus, JobsStatus, RunJob, StageEnded,
     StageOfJobEnded, SubmitOfJob, TaskSchedulerActor, Tell,
@@ -135,12 +136,13 @@ fn without_code(submit: &SubmitStage) -> PlannerEvent {
 
 impl JobRun {
     fn end(self, result: Result<(), JobFailure>, brought: &mut Brought, drops: &DropThread) {
-        self.outcome.send_replace(Some(result.clone()));
+        caught(|| self.outcome.send_replace(Some(result.clone())));
         let result = match result {
             Ok(()) => Ok(std::mem::take(&mut brought.values)),
             Err(failure) => Err((failure, brought.error.take())),
         };
-        if let Err(JobEnded { result }) = self.ended.send(JobEnded { result }) {
+        let unwanted = caught(|| self.ended.send(JobEnded { result }).err()).flatten();
+        if let Some(JobEnded { result }) = unwanted {
             drops.take(result.unwrap_or_else(|(_, error)| {
                 error.into_iter().map(|error| Box::new(error) as Payload).collect()
             }));

@@ -149,33 +149,22 @@ pub(crate) type Next = SmallVec<[BlockingTask; 1]>;
 
 impl BlockingTask {
     fn run(self) {
-        if let Some(end) = self.code_ended() {
-            self.listed.finish(end);
+        let BlockingTask { listed, code } = self;
+        if let Some(end) = code_ended(&listed, code) {
+            listed.finish(end);
         }
     }
 
     /// One of a plain stage: if it succeeds its thread may be given what comes next.
     pub(crate) fn run_and_take(self) -> Next {
+        let BlockingTask { listed, code } = self;
         let mut next = Next::new();
-        match self.code_ended() {
-            Some(Ok(Ok(value))) => self.listed.succeed_and_take(value, &mut next),
-            Some(end) => self.listed.finish(end),
+        match code_ended(&listed, code) {
+            Some(Ok(Ok(value))) => listed.succeed_and_take(value, &mut next),
+            Some(end) => listed.finish(end),
             None => {}
         }
         next
-    }
-
-    /// `None`: it may not begin.
-    fn code_ended(&self) -> Option<Result<TaskOutput, Box<dyn Any + Send>>> {
-        let BlockingTask { listed, code } = self;
-        if !listed.begin() {
-            return None;
-        }
-        let _entered = span_of(&listed.task).entered();
-        CURRENT_TASK.set(Some(listed.task.clone()));
-        let end = catch_unwind(AssertUnwindSafe(|| code(listed.task.clone())));
-        CURRENT_TASK.set(None);
-        Some(end)
     }
 
     /// `run` runs it, on a new thread.
@@ -203,6 +192,20 @@ impl BlockingTask {
         self.start(format!("phalanx-{}-{partition}", attempt.stage), BlockingTask::run);
     }
 }
+
+/// `None`: it may not begin. The code is dropped here, before anything follows from its end.
+fn code_ended(listed: &Listed, code: BlockingCode) -> Option<Result<TaskOutput, Panic>> {
+    if !listed.begin() {
+        return None;
+    }
+    let _entered = span_of(&listed.task).entered();
+    CURRENT_TASK.set(Some(listed.task.clone()));
+    let end = catch_unwind(AssertUnwindSafe(|| code(listed.task.clone())));
+    CURRENT_TASK.set(None);
+    Some(end)
+}
+
+type Panic = Box<dyn Any + Send>;
 
 fn no_thread(error: &io::Error) -> String {
     format!("the system gave no thread ({error}); blocking tasks take one each, see `ulimit -u`")

@@ -3,32 +3,38 @@
 use crate::barrier_coordinator_actor::OpenBarrierIn;
 use crate::drop_thread::DropThread;
 use crate::event_bus::Moment;
-use crate::reporter::{Report, Take};
+use crate::reporter::Take;
 use crate::run_task::{TaskBody, TaskOutput};
 use crate::shared_barrier::SharedBarrier;
 use crate::stage_run::{Owner, StageRun};
 use crate::{
     BarrierCoordinatorActor, EventBus, ExecutorLink, GangBarrier, LaunchOnExecutor, PlannerActor,
-    RetireExecutor, TaskEnded, TaskSchedulerActor, Tell, TimerRequest,
+    RetireExecutor, TaskSchedulerActor, Tell, TimerRequest,
 };
 use actix::WeakAddr;
 use actix::prelude::*;
 use phalanx_protocol::{
     ExecutorId, ExecutorJoined, ExecutorLife, Incarnation, LaunchTasks, OpenBarrier, PlannerEvent,
     RuntimeEvent, SchedulerConfig, SchedulerEffect, SchedulerEvent, StageFailure, StageId,
-    SubmitStage, TaskReport, TaskScheduler, TimerKey,
+    SubmitStage, TaskScheduler, TimerKey,
 };
 use std::cell::OnceCell;
 use std::collections::{HashMap, VecDeque};
 use std::hint;
-use std::sync::{Arc, LockResult, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// One `TaskScheduler`, driven by its actor, and by threads that have ended a task and could begin
 /// with the next one of its stage. The lock is held for one event and never while a task's code
 /// runs.
-pub(crate) struct SharedScheduler(Mutex<SchedulerState>);
+pub(crate) struct SharedScheduler {
+    /// `None`: its actor has ended, and with it all that this kept.
+    state: Mutex<Option<SchedulerState>>,
+    /// The actor waits for the lock: others leave it to it.
+    actor_waits: AtomicBool,
+}
 
 /// All that the scheduler has.
 pub(crate) struct SchedulerState {
@@ -49,19 +55,26 @@ pub(crate) struct SchedulerState {
     effects: Vec<SchedulerEffect>,
     /// Who waits for the end of the shutdown.
     drained: Vec<oneshot::Sender<()>>,
-    /// Its actor, and where that lives; `None` until it has started.
-    pub(crate) home: Option<(WeakAddr<TaskSchedulerActor>, ArbiterHandle)>,
+    /// `None` until the actor has started.
+    home: Option<Home>,
+}
+
+/// The scheduler's actor.
+struct Home {
+    actor: WeakAddr<TaskSchedulerActor>,
+    /// Where it lives, if that is an arbiter.
+    arbiter: Option<ArbiterHandle>,
 }
 
 const EFFECTS_KEPT: usize = 256;
 
-/// Looks at a lock that another thread has, before the thread rests: some ten microseconds.
+/// Looks at a lock that another thread has: ten microseconds or more.
 const LOOKS: u32 = 500;
 
 /// A thread of an executor that may take what is launched on that.
 pub(crate) struct Taker<'a> {
-    executor: ExecutorLife,
-    take: Take<'a>,
+    pub(crate) executor: ExecutorLife,
+    pub(crate) take: Take<'a>,
 }
 
 /// One event, and what follows from it.
@@ -82,7 +95,7 @@ impl SharedScheduler {
         timer: Recipient<TimerRequest>,
         events: EventBus,
     ) -> Self {
-        SharedScheduler(Mutex::new(SchedulerState {
+        let state = SchedulerState {
             machine: TaskScheduler::new(config),
             executors: HashMap::new(),
             stages: HashMap::new(),
@@ -96,32 +109,51 @@ impl SharedScheduler {
             effects: Vec::new(),
             drained: Vec::new(),
             home: None,
-        }))
+        };
+        SharedScheduler { state: Mutex::new(Some(state)), actor_waits: AtomicBool::new(false) }
     }
 
-    /// Has barriers ask the timer for one wake-up at a time. Only for a timer on real time.
-    pub(crate) fn gather_timers(&self) {
-        self.lock().gathers_timers = true;
+    /// For the actor, which is there as long as the state is.
+    pub(crate) fn with<R>(&self, step: impl FnOnce(&mut SchedulerState) -> R) -> R {
+        self.actor_waits.store(true, Ordering::SeqCst);
+        let locked = self.state.lock();
+        self.actor_waits.store(false, Ordering::SeqCst);
+        let mut state = locked.expect("a scheduler of which a step has panicked does not go on");
+        step(state.as_mut().expect("it is taken out when the actor ends"))
     }
 
     /// For threads that come often: who has the lock is done before they could be put to rest and
-    /// woken. An error if a step has panicked.
-    fn lock_soon(&self) -> LockResult<MutexGuard<'_, SchedulerState>> {
+    /// woken. Not if the actor wants it, which it would not get from many of them, or not soon.
+    pub(crate) fn lock_soon(&self) -> Option<MutexGuard<'_, Option<SchedulerState>>> {
         for _ in 0..LOOKS {
-            if let Ok(state) = self.0.try_lock() {
-                return Ok(state);
+            if self.actor_waits.load(Ordering::SeqCst) {
+                return None;
+            }
+            if let Ok(state) = self.state.try_lock() {
+                return Some(state);
             }
             hint::spin_loop();
         }
-        self.0.lock()
+        None
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, SchedulerState> {
-        self.0.lock().expect("a scheduler of which a step has panicked does not go on")
+    /// The actor has ended: who waits for a stage is told.
+    pub(crate) fn end(&self) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(state);
     }
 }
 
 impl SchedulerState {
+    /// Has barriers ask the timer for one wake-up at a time. Only for a timer on real time.
+    pub(crate) fn gather_timers(&mut self) {
+        self.gathers_timers = true;
+    }
+
+    pub(crate) fn actor_started(&mut self, actor: WeakAddr<TaskSchedulerActor>) {
+        self.home = Some(Home { actor, arbiter: Arbiter::try_current() });
+    }
+
     /// `output`: the value or error that came with the event, if it is a report. `taker`: the
     /// thread it came from, if that can begin with something new.
     pub(crate) fn handle_event(
@@ -226,7 +258,7 @@ impl SchedulerState {
 
     /// `None` if it is gone, and nothing goes on.
     fn actor(&self) -> Option<Addr<TaskSchedulerActor>> {
-        self.home.as_ref()?.0.upgrade()
+        self.home.as_ref()?.actor.upgrade()
     }
 
     /// Killed tasks of a stage may outlive its result; only a job's stage comes again.
@@ -275,12 +307,14 @@ impl SchedulerState {
 
     /// Beside the scheduler's actor, whatever thread this is.
     fn start_coordinator(&self) -> Option<Addr<BarrierCoordinatorActor>> {
-        let (actor, arbiter) = self.home.as_ref()?;
-        let scheduler = actor.upgrade()?.recipient();
+        let scheduler = self.actor()?.recipient();
         let (timer, events) = (self.timer.clone(), self.events.clone());
         let coordinator = BarrierCoordinatorActor::new(self.progress_interval, timer, events)
             .with_scheduler(scheduler);
-        Some(BarrierCoordinatorActor::start_in_arbiter(arbiter, |_| coordinator))
+        Some(match &self.home.as_ref()?.arbiter {
+            Some(arbiter) => BarrierCoordinatorActor::start_in_arbiter(arbiter, |_| coordinator),
+            None => coordinator.start(),
+        })
     }
 
     /// An executor that cannot be reached is lost.
@@ -357,31 +391,5 @@ impl SchedulerState {
         let (known, link) = self.executors.remove(&executor)?;
         link.retire.do_send(RetireExecutor { comes_back });
         Some(known)
-    }
-}
-
-/// How the executors of this process tell the scheduler how their tasks end.
-pub(crate) struct LocalReport {
-    pub(crate) scheduler: Arc<SharedScheduler>,
-    pub(crate) mailbox: Recipient<TaskEnded>,
-}
-
-impl Report for LocalReport {
-    fn report(&self, report: TaskReport, output: Option<TaskOutput>) {
-        self.mailbox.do_send(TaskEnded { report, output });
-    }
-
-    /// Straight to the machine, on this thread, if the stage has more tasks to be launched. Its end
-    /// goes through the mailbox, so as not to overtake what the task's code has said there.
-    fn report_and_take(&self, report: TaskReport, output: TaskOutput, take: Take<'_>) {
-        if let Ok(mut scheduler) = self.scheduler.lock_soon()
-            && scheduler.machine.has_tasks_in_line(report.attempt.stage)
-        {
-            let TaskReport { executor, incarnation, .. } = report;
-            let taker = Taker { executor: ExecutorLife { executor, incarnation }, take };
-            scheduler.handle_event(SchedulerEvent::TaskReport(report), Some(output), Some(taker));
-        } else {
-            self.report(report, Some(output));
-        }
     }
 }

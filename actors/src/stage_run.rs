@@ -1,4 +1,4 @@
-//! What the scheduler's actor keeps of a stage that its machine does not need to know: code,
+//! What is kept of a stage that the scheduler's machine does not need to know: code,
 //! values, errors, and whom to tell.
 
 use crate::drop_thread::DropThread;
@@ -7,6 +7,7 @@ use crate::shared_barrier::SharedBarrier;
 use crate::{PlannerActor, StageEnded, StageOfJobEnded};
 use actix::Addr;
 use phalanx_protocol::{PartitionId, StageFailure, StageId, TaskAttemptId};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 
@@ -71,7 +72,7 @@ impl StageRun {
     ) {
         let StageRun { body, owner, values, error, .. } = self;
         if let Owner::Client { outcome, .. } = &owner {
-            outcome.send_replace(Some(result.clone()));
+            caught(|| outcome.send_replace(Some(result.clone())));
         }
         let result = match result {
             Ok(()) => Ok(values.into_iter().flatten().collect()),
@@ -89,7 +90,7 @@ impl StageRun {
         };
         let ended = StageEnded { result, body: Some(body) };
         let unwanted = match owner {
-            Owner::Client { ended: to, .. } => to.send(ended).err(),
+            Owner::Client { ended: to, .. } => caught(|| to.send(ended).err()).flatten(),
             Owner::Planner(planner) => {
                 planner.do_send(StageOfJobEnded { stage, next_attempt, ended });
                 None
@@ -102,6 +103,13 @@ impl StageRun {
             drops.take(values.into_iter().chain([Box::new(body) as Payload]));
         }
     }
+}
+
+/// Tells somebody something, whose waker may panic: that is told already then. `None` if it did.
+pub(crate) fn caught<R>(tell: impl FnOnce() -> R) -> Option<R> {
+    let told = catch_unwind(AssertUnwindSafe(tell));
+    // Dropping it might panic again.
+    told.map_err(std::mem::forget).ok()
 }
 
 fn no_values(count: usize) -> Vec<Option<Payload>> {

@@ -2,7 +2,7 @@
 
 mod status;
 
-use crate::shared_scheduler::SharedScheduler;
+use crate::shared_scheduler::{SchedulerState, SharedScheduler};
 use crate::stage_run::Owner;
 use crate::{
     BarrierLost, CancelStage, EventBus, ExecutorLost, InputReady, JoinExecutor, KillPartition,
@@ -36,7 +36,13 @@ impl TaskSchedulerActor {
     }
 
     fn handle_event(&self, event: SchedulerEvent) {
-        self.shared.lock().handle_event(event, None, None);
+        self.shared.with(|state| state.handle_event(event, None, None));
+    }
+}
+
+impl Drop for TaskSchedulerActor {
+    fn drop(&mut self) {
+        self.shared.end();
     }
 }
 
@@ -44,7 +50,7 @@ impl Actor for TaskSchedulerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.shared.lock().home = Some((ctx.address().downgrade(), Arbiter::current()));
+        self.shared.with(|state| state.actor_started(ctx.address().downgrade()));
     }
 }
 
@@ -53,7 +59,8 @@ impl Handler<Submit> for TaskSchedulerActor {
 
     fn handle(&mut self, message: Submit, _ctx: &mut Self::Context) {
         let Submit { submit, body, ended, outcome } = message;
-        self.shared.lock().submit(submit, body, Owner::Client { ended, outcome });
+        let owner = Owner::Client { ended, outcome };
+        self.shared.with(|state| state.submit(submit, body, owner));
     }
 }
 
@@ -62,7 +69,7 @@ impl Handler<SubmitOfJob> for TaskSchedulerActor {
 
     fn handle(&mut self, message: SubmitOfJob, _ctx: &mut Self::Context) {
         let SubmitOfJob { submit, body, planner } = message;
-        self.shared.lock().submit(submit, body, Owner::Planner(planner));
+        self.shared.with(|state| state.submit(submit, body, Owner::Planner(planner)));
     }
 }
 
@@ -78,7 +85,8 @@ impl Handler<TaskEnded> for TaskSchedulerActor {
     type Result = ();
 
     fn handle(&mut self, TaskEnded { report, output }: TaskEnded, _ctx: &mut Self::Context) {
-        self.shared.lock().handle_event(SchedulerEvent::TaskReport(report), output, None);
+        let event = SchedulerEvent::TaskReport(report);
+        self.shared.with(|state| state.handle_event(event, output, None));
     }
 }
 
@@ -86,7 +94,7 @@ impl Handler<JoinExecutor> for TaskSchedulerActor {
     type Result = ();
 
     fn handle(&mut self, JoinExecutor { joined, link }: JoinExecutor, _ctx: &mut Self::Context) {
-        self.shared.lock().join(joined, link);
+        self.shared.with(|state| state.join(joined, link));
     }
 }
 
@@ -96,7 +104,7 @@ impl Handler<ExecutorLost> for TaskSchedulerActor {
     fn handle(&mut self, message: ExecutorLost, _ctx: &mut Self::Context) {
         let ExecutorLost { executor, incarnation, reason } = message;
         let life = ExecutorLife { executor, incarnation };
-        self.shared.lock().executor_lost(life, reason);
+        self.shared.with(|state| state.executor_lost(life, reason));
     }
 }
 
@@ -105,7 +113,7 @@ impl Handler<RemoveExecutor> for TaskSchedulerActor {
 
     fn handle(&mut self, message: RemoveExecutor, _ctx: &mut Self::Context) -> bool {
         let RemoveExecutor { executor, reason } = message;
-        self.shared.lock().remove_executor(executor, reason)
+        self.shared.with(|state| state.remove_executor(executor, reason))
     }
 }
 
@@ -150,7 +158,7 @@ impl Handler<Shutdown> for TaskSchedulerActor {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: Shutdown, _ctx: &mut Self::Context) -> Self::Result {
-        let drained = self.shared.lock().shut_down();
+        let drained = self.shared.with(SchedulerState::shut_down);
         // Dropped only if the scheduler itself ends, which is a shutdown, too.
         Box::pin(async { drop(drained.await) })
     }

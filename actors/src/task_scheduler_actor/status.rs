@@ -13,7 +13,7 @@ impl Handler<GetStageStatus> for TaskSchedulerActor {
         GetStageStatus(stage): GetStageStatus,
         _: &mut Self::Context,
     ) -> Self::Result {
-        self.shared.lock().machine.stage_status(stage)
+        self.shared.with(|state| state.machine.stage_status(stage))
     }
 }
 
@@ -21,7 +21,7 @@ impl Handler<GetSyncStatus> for TaskSchedulerActor {
     type Result = ResponseFuture<Option<SyncStatus>>;
 
     fn handle(&mut self, message: GetSyncStatus, _ctx: &mut Self::Context) -> Self::Result {
-        let coordinator = self.shared.lock().coordinator.clone();
+        let coordinator = self.shared.with(|state| state.coordinator.clone());
         let asked = coordinator.map(|coordinator| coordinator.send(message));
         // A coordinator that is gone has no rounds.
         Box::pin(async { asked?.await.ok().flatten() })
@@ -32,10 +32,9 @@ impl Handler<GetStatus> for TaskSchedulerActor {
     type Result = MessageResult<GetStatus>;
 
     fn handle(&mut self, _: GetStatus, _ctx: &mut Self::Context) -> Self::Result {
-        let machine = &self.shared.lock().machine;
-        MessageResult(RuntimeStatus {
-            executors: machine.executors().collect(),
-            stages: machine.stages().collect(),
-        })
+        MessageResult(self.shared.with(|state| RuntimeStatus {
+            executors: state.machine.executors().collect(),
+            stages: state.machine.stages().collect(),
+        }))
     }
 }
