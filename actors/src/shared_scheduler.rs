@@ -82,6 +82,7 @@ struct Step<'a> {
     /// The time that all of its events have.
     now: OnceCell<Moment>,
     output: Option<TaskOutput>,
+    /// What failed goes back in.
     events: VecDeque<SchedulerEvent>,
     taker: Option<Taker<'a>>,
 }
@@ -163,13 +164,15 @@ impl SchedulerState {
         taker: Option<Taker<'_>>,
     ) {
         let mut effects = std::mem::take(&mut self.effects);
-        let mut step =
-            Step { now: OnceCell::new(), output, events: VecDeque::from([event]), taker };
-        while let Some(event) = step.events.pop_front() {
+        let (now, events) = (OnceCell::new(), VecDeque::new());
+        let mut step = Step { now, output, events, taker };
+        let mut next = Some(event);
+        while let Some(event) = next {
             self.machine.handle(event, &mut effects);
             for effect in effects.drain(..) {
                 self.run(effect, &mut step);
             }
+            next = step.events.pop_front();
         }
         // A large gang's room is not kept.
         effects.shrink_to(EFFECTS_KEPT);

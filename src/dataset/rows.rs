@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 /// The rows of one partition, made one by one as they are asked for.
 ///
 /// If all that are left are asked for at once (`for_each`, `fold`, `sum` and so on, and what an
-/// action does), rows that own nothing and are small, as numbers are, may be made a hundred ahead.
+/// action does), rows that own nothing and are small, as numbers are, may be made a thousand ahead.
 ///
 /// If a row cannot be made (a file cannot be read, the output of an earlier stage is gone, the task
 /// was killed), the task ends there: as by a panic, the code that asked for the row is unwound, but
@@ -30,9 +30,15 @@ trait Source<T> {
     fn drain(self: Box<Self>, take: &mut dyn FnMut(&mut Vec<T>));
 }
 
-/// Rows that are made before the first of them is handed on; of those that may be large only one.
+/// Rows that are made before the first of them is handed on: 1,024 numbers, fewer of what is larger,
+/// only one of what may be large.
 const fn rows_at_a_time<T>() -> usize {
-    if needs_drop::<T>() || size_of::<T>() > 64 { 1 } else { 128 }
+    match size_of::<T>() {
+        _ if needs_drop::<T>() => 1,
+        0..=8 => 1024,
+        9..=64 => 8192 / size_of::<T>(),
+        _ => 1,
+    }
 }
 
 impl<I: Iterator> Source<I::Item> for I {

@@ -6,6 +6,7 @@ use crate::{
     ExecutorId, LaunchTask, LaunchTasks, OpenBarrier, PartitionId, RuntimeEvent, SchedulerTimer,
     StageAttemptId, StageFailure, StageId, SubmitStage, TaskAttemptId, TaskInfo,
 };
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -231,7 +232,7 @@ impl TaskScheduler {
         }
         let mut line = self.queue.firsts();
         let mut kept: Option<(StageId, Option<Reservation>)> = None;
-        while let Some((place, demand)) = line.pop_first() {
+        while let Some(Reverse((place, demand))) = line.pop() {
             if !self.ledger.has_free_cpus() {
                 return;
             }
@@ -249,7 +250,7 @@ impl TaskScheduler {
             if launched {
                 kept = None;
                 if let Some(next) = self.queue.first_of(&demand) {
-                    line.insert(next, demand);
+                    line.push(Reverse((next, demand)));
                 }
             }
         }
@@ -340,7 +341,7 @@ impl TaskScheduler {
             stage.phase = Phase::Running;
             self.queue.remove(&stage.demand(), &stage.place());
         }
-        self.launch(id, placed, Arc::new([]), effects);
+        self.launch(id, placed, Arc::default(), effects);
         all
     }
 

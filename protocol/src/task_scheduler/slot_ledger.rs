@@ -95,7 +95,8 @@ impl SlotLedger {
             .filter(|(_, _, fits)| *fits > 0)
             .collect();
         fits.sort_unstable();
-        spread(&fits[..enough(&fits, wanted)], wanted)
+        fits.truncate(enough(&fits, wanted));
+        spread(fits, wanted)
     }
 
     /// On which executors `wanted` tasks shall start once enough is free: what is free now first,
@@ -157,9 +158,8 @@ fn enough(fits: &[(u32, ExecutorId, u32)], wanted: u32) -> usize {
 }
 
 /// One task to each executor in turn, as long as they have slots.
-fn spread(fits: &[(u32, ExecutorId, u32)], wanted: u32) -> Vec<ExecutorId> {
+fn spread(mut turns: Vec<(u32, ExecutorId, u32)>, wanted: u32) -> Vec<ExecutorId> {
     let mut placed = Vec::new();
-    let mut turns = fits.to_vec();
     while !turns.is_empty() && placed.len() < wanted as usize {
         for (_, id, slots) in &mut turns {
             if placed.len() < wanted as usize {

@@ -2,7 +2,7 @@
 
 use crate::{StageId, TaskResources};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 /// The waiting stages. Those that ask for the same are kept together: if the first of them does
 /// not fit, none does, so a decision looks at one stage per kind of demand, however many wait.
@@ -53,10 +53,10 @@ impl WaitQueue {
         self.old.first().copied()
     }
 
-    /// The first in line of every kind of demand.
-    pub(super) fn firsts(&self) -> BTreeMap<Place, Demand> {
+    /// The first in line of every kind of demand; the first of all is on top.
+    pub(super) fn firsts(&self) -> BinaryHeap<Reverse<(Place, Demand)>> {
         let firsts = self.by_demand.iter();
-        firsts.filter_map(|(demand, all)| Some((*all.first()?, demand.clone()))).collect()
+        firsts.filter_map(|(demand, all)| Some(Reverse((*all.first()?, demand.clone())))).collect()
     }
 
     /// The first in line with this demand.
