@@ -24,53 +24,64 @@ pub struct Config {
     /// `worker_threads`: threads for async tasks of each executor. Default: the machine's cores.
     pub worker_threads: usize,
     /// `barrier.sync.timeout`: how long one sync may last from its first arrival.
+    /// Default: 365 days.
     pub barrier_sync_timeout: Duration,
     /// `progress_log.interval`: pause between two log lines of a task that waits in a sync.
+    /// Default: 60 s.
     pub progress_log_interval: Duration,
     /// `slot_check.interval`: pause between two checks whether a stage fits the executors at all.
+    /// Default: 15 s.
     pub slot_check_interval: Duration,
     /// `slot_check.max_failures`: checks after the first that may fail before the stage does.
+    /// Default: 40.
     pub slot_check_max_failures: u32,
-    /// `reserve_after`: a waiting gang older than this keeps slots as they come free.
+    /// `reserve_after`: a waiting gang older than this keeps slots as they come free. Default: 1 s.
     pub reserve_after: Duration,
     /// `stage.max_attempts`: attempts of a stage (plain: of a task) that may fail in a row.
+    /// Default: 4.
     pub stage_max_attempts: u32,
     /// `stage.max_infrastructure_failures`: losses of executors that do not count as attempts.
+    /// Default: 16.
     pub stage_max_infrastructure_failures: u32,
-    /// `stage.retry_delay`: pause before the next attempt.
+    /// `stage.retry_delay`: pause before the next attempt. Default: 200 ms.
     pub stage_retry_delay: Duration,
-    /// `stage.max_tasks`: largest stage taken.
+    /// `stage.max_tasks`: largest stage taken. Default: 1,000,000.
     pub stage_max_tasks: u32,
     /// `dynamic_allocation.enabled`: executors come and go by policy, so that no gang can count on
     /// them: barrier stages are refused. Executors that join or are lost by chance are fine
-    /// without it.
+    /// without it. Default: false.
     pub dynamic_allocation_enabled: bool,
     /// `kill.grace`: a killed task that still runs after this is named in log and status.
+    /// Default: 5 s.
     pub kill_grace: Duration,
     /// `kill.zombie_deadline`: after this its executor is given up, with all that runs on it;
     /// `off`: never.
     pub kill_zombie_deadline: Option<Duration>,
-    /// `queue.max_stages`: stages that may be waiting or running at once.
+    /// `queue.max_stages`: stages that may be waiting or running at once. Default: 100,000.
     pub queue_max_stages: usize,
-    /// `events.capacity`: events kept for subscribers that are slow.
+    /// `events.capacity`: events kept for subscribers that are slow. Default: 8,192.
     pub events_capacity: usize,
     /// `sync.max_message_size`: bytes that one task may give to a collective call.
+    /// Default: 256 MiB.
     pub sync_max_message_size: usize,
-    /// `checkpoint.directory`: where stages keep checkpoints; empty: in memory.
+    /// `checkpoint.directory`: where stages keep checkpoints; empty: in memory. Default: empty.
     pub checkpoint_directory: Option<PathBuf>,
-    /// `checkpoint.keep`: newest checkpoints kept of a stage.
+    /// `checkpoint.keep`: newest checkpoints kept of a stage. Default: 2.
     pub checkpoint_keep: usize,
     /// `link.heartbeat_interval`: pause between two heartbeats of driver and executors.
+    /// Default: 1 s.
     pub link_heartbeat_interval: Duration,
     /// `link.heartbeat_timeout`: after so much silence the other side of a link is lost.
+    /// Default: 10 s.
     pub link_heartbeat_timeout: Duration,
     /// `link.reconnect_timeout`: how long an executor tries to reach its driver, at first and after
-    /// it lost it.
+    /// it lost it. Default: 10 s.
     pub link_reconnect_timeout: Duration,
     /// `link.max_payload`: bytes that an input or a value may have that goes to another process.
+    /// Default: 256 MiB.
     pub link_max_payload: usize,
     /// `link.max_queued`: bytes that may wait for one who reads slowly; who has more waiting is
-    /// cut off. Inputs, values and messages wait where they are and are not copied.
+    /// cut off. Inputs, values and messages wait where they are and are not copied. Default: 4 GiB.
     pub link_max_queued: usize,
 }
 

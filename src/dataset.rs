@@ -61,6 +61,7 @@ use std::sync::Arc;
 ///
 /// Operations take closures, so datasets run on executors of this process. A dataset keeps its
 /// runtime running.
+#[must_use = "nothing runs until an action asks for its rows"]
 pub struct Dataset<T> {
     runtime: Runtime,
     meta: Arc<Meta>,

@@ -28,7 +28,8 @@ pub(crate) const WAITER_KILLED: &str = "the task that waited for it was killed";
 /// A submitted stage. Await it (or [`wait`](StageHandle::wait) for it) to get the tasks' values in
 /// partition order, or why there are none.
 ///
-/// Dropping it lets the stage run on; [`cancel`](StageControl::cancel) ends it.
+/// Dropping it lets the stage run on; [`cancel`](StageControl::cancel) ends it. It does not keep
+/// the runtime, which ends with its last [`Runtime`](crate::Runtime).
 #[must_use = "the stage runs on, but its result is lost"]
 pub struct StageHandle<T> {
     control: StageControl,
@@ -77,10 +78,11 @@ impl<T: 'static> StageHandle<T> {
         self.control.clone()
     }
 
-    /// Blocks the thread until the stage has ended. Refused on a thread that runs async tasks,
-    /// where the stage might wait for this very thread: await the handle there. In a blocking task
-    /// it waits as long as the task is not killed, and then cancels the stage; the stage needs
-    /// slots that the task does not hold.
+    /// Blocks the thread until the stage has ended. Refused on a thread that runs this runtime's
+    /// async tasks, where the stage might wait for this very thread; other async code it holds up.
+    /// Await the handle there. In a blocking task it waits as long as the task is not killed, and
+    /// then cancels the stage; the stage needs slots that the task does not hold, and waits for
+    /// ever if there are none.
     ///
     /// # Errors
     /// Why there is no result.

@@ -86,7 +86,7 @@ fn what_cannot_be_run_names_the_value_and_the_remedy() -> TaskResult<()> {
     let error = numbers.collect_partitions([0, 2]).wait().unwrap_err().to_string();
     assert!(error.ends_with("partition 2 is asked for, there are 2, from 0 on"), "{error}");
     let uneven = numbers.zip(&numbers.filter(|it| *it > 0)).collect().wait().unwrap_err();
-    let text = "in partition 0 the first dataset has more rows";
+    let text = "in partition 0 the first dataset has more rows than the 1 of the other";
     assert!(uneven.to_string().contains(text), "{uneven}");
     Ok(())
 }
@@ -353,5 +353,19 @@ fn the_rows_of_a_gang_end_once_for_whoever_takes_some() -> TaskResult<()> {
     });
     assert_eq!(meet_at_the_end.take(2).wait()?, [1, 2]);
     assert_eq!(meet_at_the_end.collect().wait()?, [1, 2, 3, 4]);
+    Ok(())
+}
+
+#[test]
+fn what_several_datasets_are_made_into_is_explained_as_a_tree() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(2)?;
+    let (one, other) =
+        (runtime.parallelize(0..4, 2).map(|it| it + 1), runtime.parallelize(4..8, 2));
+    let both = one.union(&other).map(|it| it).zip(&one.union(&one));
+    assert_eq!(
+        both.explain(),
+        "stage 0: result, plain, 4 tasks: zip(union(parallelize -> map, parallelize) -> map, \
+         union(the same map, the same map))\n"
+    );
     Ok(())
 }

@@ -34,7 +34,8 @@ fn stage(stage: StageId, role: StageRole, parents: Vec<StageId>) -> JobStage {
         on_failure: OnFailure::Restart,
     };
     let name = "rows".to_owned();
-    let datasets = vec![DatasetInfo { name, num_partitions: 2, is_barrier: false }];
+    let datasets =
+        vec![DatasetInfo { name, num_partitions: 2, is_barrier: false, parents: vec![] }];
     let planned = PlannedStage { stage, role, num_tasks: 2, parents, datasets, chain: Ok(()) };
     JobStage { planned, spec }
 }

@@ -58,7 +58,8 @@ fn of_stage(
         return format!(
             "could not recover from a failed barrier result stage (stage {stage} '{name}'), \
              because results of some partitions may have been handed out; the most recent failure: \
-             {cause}. If a repeat does no harm, ask for OnFailure::Restart"
+             {cause}. If a repeat does no harm, ask for it: settings(|stage| \
+             stage.on_failure(OnFailure::Restart))"
         );
     }
     format!("stage {stage} '{name}' {failure}")

@@ -77,6 +77,10 @@ pub struct DatasetInfo {
     /// Whether it is made by a gang. Records written without it are of none.
     #[serde(default)]
     pub is_barrier: bool,
+    /// What it is made of by the same tasks: places in the stage's list. Records written without it
+    /// tell nothing of that.
+    #[serde(default)]
+    pub parents: Vec<usize>,
 }
 
 /// A barrier stage in which a task would not be one partition of everything.
@@ -226,10 +230,14 @@ impl Lineage {
         } else if let Some(partitions) = partitions {
             num_tasks = partitions.len() as u32;
         }
-        let datasets = places.into_iter().map(|place| DatasetInfo {
+        let places: Vec<usize> = places.into_iter().collect();
+        let datasets = places.iter().map(|&place| DatasetInfo {
             name: self.nodes[place].name.clone(),
             num_partitions: self.nodes[place].num_partitions,
             is_barrier: is_barrier[place],
+            parents: narrow(&self.nodes[place])
+                .filter_map(|parent| places.binary_search(&parent).ok())
+                .collect(),
         });
         let (datasets, parents) = (datasets.collect(), parents.into_iter().collect());
         PlannedStage { stage, role, num_tasks, parents, datasets, chain }

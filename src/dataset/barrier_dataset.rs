@@ -24,7 +24,8 @@ impl<T: 'static> BarrierDataset<T> {
     }
 
     /// Has each task of the gang make a partition's rows of those it is given. All must make the
-    /// same calls to the context's `barrier()` and collectives.
+    /// same calls to the context's `barrier()` and collectives, which block: it is a
+    /// [`blocking::BarrierTaskContext`].
     pub fn map_partitions<U, I, F>(&self, code: F) -> Dataset<U>
     where
         U: 'static,

@@ -182,7 +182,12 @@ impl CsvFile {
             }
             _ => (String::new(), error.to_string()),
         };
-        let reason = format!("{reason}; expected is a {row}");
+        let columns: Vec<&str> = header.iter().collect();
+        let columns = match column.is_empty() {
+            true => format!(", the columns are {columns:?}"),
+            false => String::new(),
+        };
+        let reason = format!("{reason}; expected is a {row}{columns}");
         CsvError::BadRow { path: self.input.path().to_owned(), line, column, reason }
     }
 

@@ -1,8 +1,8 @@
 //! What a job would do.
 
 use super::{Dataset, Described};
-use phalanx_protocol::{PlannedStage, StageId, StageRole};
-use std::collections::HashMap;
+use phalanx_protocol::{DatasetInfo, PlannedStage, StageId, StageRole};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 
 impl<T: 'static> Dataset<T> {
@@ -48,14 +48,10 @@ fn line(number: usize, stage: &PlannedStage, numbers: &HashMap<StageId, usize>) 
         StageRole::Result => "result",
     };
     let kind = if stage.is_barrier() { "barrier" } else { "plain" };
-    let datasets = stage.datasets.iter().map(|dataset| {
-        let star = if dataset.is_barrier { "*" } else { "" };
-        format!("{}{star}", dataset.name)
-    });
-    let datasets: Vec<String> = datasets.collect();
+    let last = stage.datasets.len().saturating_sub(1);
+    let made = made(&stage.datasets, last, &mut BTreeSet::new());
     let num_tasks = stage.num_tasks;
-    let mut line =
-        format!("stage {number}: {role}, {kind}, {num_tasks} tasks: {}", datasets.join(" -> "));
+    let mut line = format!("stage {number}: {role}, {kind}, {num_tasks} tasks: {made}");
     let parents = stage.parents.iter().filter_map(|parent| numbers.get(parent));
     let parents: Vec<String> = parents.map(usize::to_string).collect();
     if !parents.is_empty() {
@@ -65,4 +61,22 @@ fn line(number: usize, stage: &PlannedStage, numbers: &HashMap<StageId, usize>) 
         line += &format!("; would be refused: {chain}");
     }
     line
+}
+
+/// What a dataset is made of, in words; what has been told is not told again.
+fn made(datasets: &[DatasetInfo], place: usize, told: &mut BTreeSet<usize>) -> String {
+    let Some(DatasetInfo { name, is_barrier, parents, .. }) = datasets.get(place) else {
+        return String::new();
+    };
+    let star = if *is_barrier { "*" } else { "" };
+    if !told.insert(place) {
+        return format!("the same {name}{star}");
+    }
+    let parents = parents.iter().map(|parent| made(datasets, *parent, told));
+    let parents: Vec<String> = parents.collect();
+    match &parents[..] {
+        [] => format!("{name}{star}"),
+        [only] => format!("{only} -> {name}{star}"),
+        several => format!("{name}{star}({})", several.join(", ")),
+    }
 }

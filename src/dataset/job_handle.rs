@@ -17,7 +17,8 @@ use tokio::sync::{oneshot, watch};
 /// A submitted job. Await it (or [`wait`](JobHandle::wait) for it) to get its value, or why there
 /// is none.
 ///
-/// Dropping it lets the job run on; [`cancel`](JobControl::cancel) ends it.
+/// Dropping it lets the job run on; [`cancel`](JobControl::cancel) ends it. It does not keep the
+/// runtime, which ends with its last [`Runtime`] or [`Dataset`](crate::Dataset).
 #[must_use = "the job runs on, but its result is lost"]
 pub struct JobHandle<R> {
     control: JobControl,
@@ -75,10 +76,11 @@ impl<R: 'static> JobHandle<R> {
         self.control.clone()
     }
 
-    /// Blocks the thread until the job has ended. Refused on a thread that runs async tasks, where
-    /// the job might wait for this very thread: await the handle there. In a blocking task it waits
-    /// as long as the task is not killed, and then cancels the job; the job needs slots that the
-    /// task does not hold.
+    /// Blocks the thread until the job has ended. Refused on a thread that runs this runtime's
+    /// async tasks, where the job might wait for this very thread; other async code it holds up:
+    /// await the handle there. In a blocking task it waits as long as the task is not killed, and then
+    /// cancels the job; the job needs slots that the task does not hold, and waits for ever if
+    /// there are none.
     ///
     /// # Errors
     /// Why there is no result.
@@ -165,7 +167,7 @@ impl JobControl {
     }
 
     /// What the tasks of the result stage's current attempt last reported with `report_progress`,
-    /// by partition.
+    /// by partition. Only code that has a context reports: that of a gang.
     pub fn progress(&self) -> Vec<Option<Progress>> {
         self.progress.get()
     }

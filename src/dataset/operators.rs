@@ -78,13 +78,18 @@ impl<T: 'static> Dataset<T> {
         let (left, right) = (self.compute.clone(), other.compute.clone());
         let compute = Arc::new(move |partition: usize, env: &TaskEnv| {
             let (mut left, mut right) = (left(partition, env), right(partition, env));
+            let mut pairs = 0_u64;
             Rows::new(std::iter::from_fn(move || match (left.next(), right.next()) {
-                (Some(one), Some(other)) => Some((one, other)),
+                (Some(one), Some(other)) => {
+                    pairs += 1;
+                    Some((one, other))
+                }
                 (None, None) => None,
                 (one, _) => {
                     let longer = if one.is_some() { "first" } else { "second" };
                     stop(format!(
-                        "zip: in partition {partition} the {longer} dataset has more rows"
+                        "zip: in partition {partition} the {longer} dataset has more rows than the \
+                         {pairs} of the other; zip what has as many rows in each partition"
                     ))
                 }
             }))

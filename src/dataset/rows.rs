@@ -13,6 +13,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// The rows of one partition, made one by one as they are asked for.
 ///
+/// It is not `Send`: for other threads, collect the rows first. Rows of a shuffle are looked up
+/// when the first one, or how many there are, is asked for.
+///
 /// If all that are left are asked for at once (`for_each`, `fold`, `sum` and so on, and what an
 /// action does), rows that own nothing and are small, as numbers are, may be made a thousand ahead.
 ///
@@ -30,8 +33,8 @@ trait Source<T> {
     fn drain(self: Box<Self>, take: &mut dyn FnMut(&mut Vec<T>));
 }
 
-/// Rows that are made before the first of them is handed on: 1,024 numbers, fewer of what is larger,
-/// only one of what may be large.
+/// Rows that are made before the first of them is handed on: 1,024 numbers, fewer of what is
+/// larger, only one of what may be large.
 const fn rows_at_a_time<T>() -> usize {
     match size_of::<T>() {
         _ if needs_drop::<T>() => 1,

@@ -100,7 +100,8 @@ fn without_a_shuffle_there_is_one_stage() {
     assert_eq!(sketches(&datasets.stages()), [sketched(9, 3, &[], "source map")]);
     let result = &datasets.stages()[0];
     assert_eq!(result.role, StageRole::Result);
-    let info = DatasetInfo { name: "map".to_owned(), num_partitions: 3, is_barrier: false };
+    let (name, num_partitions, is_barrier, parents) = ("map".to_owned(), 3, false, vec![0]);
+    let info = DatasetInfo { name, num_partitions, is_barrier, parents };
     assert_eq!(result.datasets[1], info);
     assert_eq!(datasets.0.num_partitions(), 3);
 }

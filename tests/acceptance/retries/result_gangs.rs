@@ -55,7 +55,7 @@ fn r3_a_result_gang_of_a_dataset_that_is_killed_fails_the_job() {
             "job 0 'save' {COULD_NOT_RECOVER} (stage {result} 'save'), because results of some \
              partitions may have been handed out; the most recent failure: partition 0 (task 2 of \
              Stage {result} (Attempt 0) on executor 0) was killed: preempted. If a repeat does no \
-             harm, ask for OnFailure::Restart"
+             harm, ask for it: settings(|stage| stage.on_failure(OnFailure::Restart))"
         )
     );
     let JobFailure::Stage { stage, role: StageRole::Result, failure, .. } = error.failure() else {

@@ -65,7 +65,8 @@ fn g4_the_start_of_a_job_says_which_datasets_are_of_a_gang() {
         [("parallelize", false), ("barrier map_partitions", true), ("filter", true), ("map", true)];
     assert_eq!(marks(map), datasets);
     assert_eq!(marks(result), [("reduce_by_key", false)]);
-    assert!(log.contains(r#"{"name":"filter","num_partitions":4,"is_barrier":true}"#), "{log}");
+    let made_by_a_gang = r#"{"name":"filter","num_partitions":4,"is_barrier":true,"parents":[1]}"#;
+    assert!(log.contains(made_by_a_gang), "{log}");
 }
 
 /// What a good job tells, in order: stages handed in, the job, each stage's attempt with all of its
@@ -137,7 +138,8 @@ fn g4_a_job_whose_input_is_there_lists_the_stage_that_it_skips() {
 #[test]
 fn g5_a_dataset_read_without_the_mark_is_none_of_a_gang() {
     let read = |text: &str| serde_json::from_str::<DatasetInfo>(text);
-    let expected = DatasetInfo { name: "map".to_owned(), num_partitions: 4, is_barrier: false };
+    let (name, parents) = ("map".to_owned(), vec![]);
+    let expected = DatasetInfo { name, num_partitions: 4, is_barrier: false, parents };
     assert_eq!(read(r#"{"name":"map","num_partitions":4}"#).unwrap(), expected);
     let marked = DatasetInfo { is_barrier: true, ..expected };
     assert_eq!(read(&serde_json::to_string(&marked).unwrap()).unwrap(), marked);

@@ -20,7 +20,8 @@ fn a_barrier_result_stage_that_is_aborted_ends_the_job() {
     let text = "aborted due to stage failure: could not recover from a failed barrier result \
                 stage (stage 8 'stage-8'), because results of some partitions may have been \
                 handed out; the most recent failure: Stage 8 (Attempt 0) was killed: by hand. If \
-                a repeat does no harm, ask for OnFailure::Restart";
+                a repeat does no harm, ask for it: settings(|stage| \
+                stage.on_failure(OnFailure::Restart))";
     assert_eq!(failure.to_string(), text);
     let over = job_ended(JOB, Some(failure.clone()));
     assert_eq!(effects, all([&over, &[PlannerEffect::ForgetStage(RESULT)]]));
