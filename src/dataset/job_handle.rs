@@ -78,9 +78,9 @@ impl<R: 'static> JobHandle<R> {
 
     /// Blocks the thread until the job has ended. Refused on a thread that runs this runtime's
     /// async tasks, where the job might wait for this very thread; other async code it holds up:
-    /// await the handle there. In a blocking task it waits as long as the task is not killed, and then
-    /// cancels the job; the job needs slots that the task does not hold, and waits for ever if
-    /// there are none.
+    /// await the handle there. In a blocking task it waits as long as the task is not killed, and
+    /// then cancels the job; the job needs slots that the task does not hold, and waits for ever
+    /// if there are none.
     ///
     /// # Errors
     /// Why there is no result.

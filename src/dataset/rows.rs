@@ -124,7 +124,7 @@ impl<T: 'static> Rows<T> {
         }
     }
 
-    /// Copies of one part of each of those that `find` finds when the first row is asked for.
+    /// Copies of one part of each of those that `find` finds.
     pub(super) fn kept(part: usize, find: impl Fn() -> Vec<Parts<T>> + 'static) -> Self
     where
         T: Clone,

@@ -54,10 +54,11 @@ impl Runtime {
 fn in_memory<T: Clone + Send + Sync + 'static>(
     runtime: &Runtime,
     name: &'static str,
-    parts: Vec<Vec<T>>,
+    mut parts: Vec<Vec<T>>,
     refusal: Option<String>,
 ) -> Dataset<T> {
     let meta = Meta::narrow(name, parts.len(), &[]).refused(refusal);
+    parts.iter_mut().for_each(Vec::shrink_to_fit);
     let parts = Arc::new(parts);
     let compute = Arc::new(move |partition: usize, env: &super::TaskEnv| {
         let parts = parts.clone();

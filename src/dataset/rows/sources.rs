@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// Copies of rows that are kept in memory: of one part of each of these.
 pub(super) struct Kept<T, F> {
-    /// Finds them, when the first row is asked for.
+    /// Finds them, when the first row is asked for, or how many there are.
     find: F,
     part: usize,
     found: OnceCell<Found<T>>,

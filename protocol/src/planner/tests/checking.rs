@@ -2,13 +2,18 @@
 
 use super::*;
 
+fn node(
+    name: &str,
+    num_partitions: u32,
+    from_barrier: bool,
+    parents: Vec<Dependency>,
+) -> DatasetNode {
+    DatasetNode { name: name.to_owned(), num_partitions, from_barrier, parents }
+}
+
 /// A gang of two made into one partition: it cannot be one.
 fn unsupported(result: StageId) -> Vec<JobStage> {
     let mut lineage = Lineage::default();
-    let node = |name: &str, num_partitions, from_barrier, parents| {
-        let name = name.to_owned();
-        DatasetNode { name, num_partitions, from_barrier, parents }
-    };
     let map = lineage.push(node("rows", 1, false, vec![]));
     let shuffle = Dependency::Shuffle { parent: map, stage: MAP };
     let gang = lineage.push(node("train", 2, true, vec![shuffle]));
@@ -113,10 +118,6 @@ fn a_shutdown_is_no_failure_of_a_stage() {
 /// A result of no tasks, of a gang of two that is behind a shuffle.
 fn of_no_partitions(last: &str) -> Vec<JobStage> {
     let mut lineage = Lineage::default();
-    let node = |name: &str, num_partitions, from_barrier, parents| {
-        let name = name.to_owned();
-        DatasetNode { name, num_partitions, from_barrier, parents }
-    };
     let map = lineage.push(node("rows", 1, false, vec![]));
     let shuffle = Dependency::Shuffle { parent: map, stage: MAP };
     let before = lineage.push(node("before", 2, last == "of a gang", vec![shuffle]));
