@@ -3,8 +3,8 @@
 
 use phalanx::blocking::BarrierTaskContext;
 use phalanx::{
-    Config, ExecutorId, ExecutorResources, OnFailure, PartitionId, Runtime, RuntimeEvent, Stage,
-    StageControl, StagePhase, TaskResult, Tasks,
+    Config, ExecutorId, ExecutorResources, JobControl, OnFailure, PartitionId, Runtime,
+    RuntimeEvent, Stage, StageControl, StagePhase, TaskResult, Tasks,
 };
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -79,6 +79,29 @@ fn nothing_begins_after_a_task_has_cancelled_its_stage() -> TaskResult<()> {
         let error = stage.wait().expect_err("one of its tasks has cancelled it");
         assert!(error.is_cancelled(), "round {round}: {error}");
         assert_eq!(begun.load(Ordering::SeqCst), round % 6 + 1);
+    }
+    Ok(())
+}
+
+#[test]
+fn hardly_anything_begins_after_a_task_has_cancelled_its_job() -> TaskResult<()> {
+    let runtime = with_slots(1)?;
+    for _ in 0..50 {
+        let mine: Arc<OnceLock<JobControl>> = Arc::default();
+        let (control, begun) = (mine.clone(), Arc::new(AtomicUsize::new(0)));
+        let counted = begun.clone();
+        let rows = runtime.parallelize(0..100, 100).map(move |row| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            if row == 7 {
+                control.wait().cancel("enough");
+            }
+        });
+        let job = rows.count();
+        drop(mine.set(job.control()));
+        assert!(job.wait().unwrap_err().is_cancelled());
+        drop(rows);
+        // The planner is told first, so its word may be one task late.
+        assert!(begun.load(Ordering::SeqCst) <= 9, "{begun:?}");
     }
     Ok(())
 }

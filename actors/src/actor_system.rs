@@ -339,8 +339,8 @@ fn start_actors(
     }
     let scheduler = scheduler.start();
     let map_outputs = MapOutputs::default();
-    let planner = PlannerActor::new(scheduler.clone(), map_outputs.clone(), events.clone());
-    let (system, planner) = (System::current(), planner.start());
     let orders = Orders::new(scheduler);
+    let planner = PlannerActor::new(orders.clone(), map_outputs.clone(), events.clone());
+    let (system, planner) = (System::current(), planner.start());
     Ok(Started { system, orders, shared_scheduler, planner, map_outputs, manual_timer })
 }

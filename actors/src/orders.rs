@@ -1,6 +1,6 @@
 //! Orders to the scheduler that are under way.
 
-use crate::TaskSchedulerActor;
+use crate::{PlannerActor, TaskSchedulerActor};
 use actix::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,12 +17,12 @@ pub struct Orders {
 /// An order, until it is carried out.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Order {
-    carry_out: CarryOut,
+pub struct Order<A: Actor> {
+    carry_out: CarryOut<A>,
     counted: Counted,
 }
 
-type CarryOut = Box<dyn FnOnce(&mut TaskSchedulerActor, &mut Context<TaskSchedulerActor>) + Send>;
+type CarryOut<A> = Box<dyn FnOnce(&mut A, &mut <A as Actor>::Context) + Send>;
 
 struct Counted(Arc<AtomicUsize>);
 
@@ -33,7 +33,8 @@ impl Drop for Counted {
 }
 
 impl Orders {
-    pub(crate) fn new(scheduler: Addr<TaskSchedulerActor>) -> Self {
+    /// Orders to this scheduler.
+    pub fn new(scheduler: Addr<TaskSchedulerActor>) -> Self {
         Orders { scheduler, under_way: Arc::default() }
     }
 
@@ -43,15 +44,27 @@ impl Orders {
         M: Message<Result = ()> + Send + 'static,
         TaskSchedulerActor: Handler<M, Result = ()>,
     {
-        self.send_carried_out(Box::new(|actor, ctx| {
+        let order = self.order(Box::new(|actor: &mut TaskSchedulerActor, ctx: &mut _| {
             actor.handle(message, ctx);
         }));
+        deliver(&self.scheduler, order);
     }
 
-    fn send_carried_out(&self, carry_out: CarryOut) {
+    /// Has the planner do this, and what follows from it for the scheduler.
+    pub fn send_to_planner<M>(&self, planner: &Addr<PlannerActor>, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        PlannerActor: Handler<M, Result = ()>,
+    {
+        let order = self.order(Box::new(|actor: &mut PlannerActor, ctx: &mut _| {
+            actor.handle(message, ctx);
+        }));
+        deliver(planner, order);
+    }
+
+    fn order<A: Actor>(&self, carry_out: CarryOut<A>) -> Order<A> {
         self.under_way.fetch_add(1, Ordering::SeqCst);
-        let counted = Counted(self.under_way.clone());
-        self.scheduler.do_send(Order { carry_out, counted });
+        Order { carry_out, counted: Counted(self.under_way.clone()) }
     }
 
     /// The scheduler itself.
@@ -64,11 +77,31 @@ impl Orders {
     }
 }
 
-impl Handler<Order> for TaskSchedulerActor {
+/// Apart from those above: their bounds on the message hide from the compiler that an actor handles
+/// orders.
+fn deliver<A: Actor<Context = Context<A>> + Handler<Order<A>>>(to: &Addr<A>, order: Order<A>) {
+    to.do_send(order);
+}
+
+impl<A: Actor> Order<A> {
+    fn carry_out(self, actor: &mut A, ctx: &mut A::Context) {
+        (self.carry_out)(actor, ctx);
+        drop(self.counted);
+    }
+}
+
+impl Handler<Order<Self>> for TaskSchedulerActor {
     type Result = ();
 
-    fn handle(&mut self, Order { carry_out, counted }: Order, ctx: &mut Self::Context) {
-        carry_out(self, ctx);
-        drop(counted);
+    fn handle(&mut self, order: Order<Self>, ctx: &mut Self::Context) {
+        order.carry_out(self, ctx);
+    }
+}
+
+impl Handler<Order<Self>> for PlannerActor {
+    type Result = ();
+
+    fn handle(&mut self, order: Order<Self>, ctx: &mut Self::Context) {
+        order.carry_out(self, ctx);
     }
 }

@@ -1,5 +1,6 @@
 //! Jobs, their stages and what map stages have made, as an actor.
 
+use crate::Orders;
 use crate::drop_thread::DropThread;
 use crate::map_outputs::{MapOutput, MapOutputs};
 use crate::messages::JobEnded;
@@ -7,7 +8,7 @@ use crate::run_task::{BoxError, Payload, TaskBody};
 use crate::stage_run::caught;
 use crate::{
     CancelStage, EventBus, GetJobs, InputReady, JobStatus, JobsStatus, RunJob, StageEnded,
-    StageOfJobEnded, SubmitOfJob, TaskSchedulerActor, Tell,
+    StageOfJobEnded, SubmitOfJob, Tell,
 };
 use actix::prelude::*;
 use phalanx_protocol::{
@@ -22,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 /// made.
 pub struct PlannerActor {
     machine: Planner,
-    scheduler: Addr<TaskSchedulerActor>,
+    orders: Orders,
     outputs: MapOutputs,
     /// The code of the stages that the machine knows.
     bodies: HashMap<StageId, TaskBody>,
@@ -45,10 +46,10 @@ struct Brought {
 
 impl PlannerActor {
     /// A planner without jobs, for this scheduler. The outputs are read by the jobs' tasks.
-    pub fn new(scheduler: Addr<TaskSchedulerActor>, outputs: MapOutputs, events: EventBus) -> Self {
+    pub fn new(orders: Orders, outputs: MapOutputs, events: EventBus) -> Self {
         PlannerActor {
             machine: Planner::new(),
-            scheduler,
+            orders,
             outputs,
             bodies: HashMap::new(),
             jobs: HashMap::new(),
@@ -80,13 +81,13 @@ impl PlannerActor {
             PlannerEffect::SubmitStage(submit) => match self.bodies.get(&submit.stage).cloned() {
                 Some(body) => {
                     let planner = ctx.address();
-                    self.scheduler.do_send(SubmitOfJob { submit, body, planner });
+                    self.orders.send(SubmitOfJob { submit, body, planner });
                 }
                 None => return Some(without_code(&submit)),
             },
-            PlannerEffect::InputReady(stage) => self.scheduler.do_send(InputReady(stage)),
+            PlannerEffect::InputReady(stage) => self.orders.send(InputReady(stage)),
             PlannerEffect::CancelStage { stage, reason } => {
-                self.scheduler.do_send(CancelStage { stage, reason });
+                self.orders.send(CancelStage { stage, reason });
             }
             PlannerEffect::DropOutputs { stage, partitions } => {
                 let rows = self.outputs.take(stage, &partitions);

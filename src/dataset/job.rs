@@ -84,7 +84,8 @@ impl<'a, T: 'static, P: Send + 'static> Job<'a, T, P> {
         let (ended, outcome, handle) = JobHandle::new(runtime, job, name, stages, progress, finish);
         match prepared {
             Ok(Prepared { submit, bodies, .. }) => {
-                runtime.planner().do_send(RunJob { submit, bodies, ended, outcome });
+                let job = RunJob { submit, bodies, ended, outcome };
+                runtime.orders().send_to_planner(runtime.planner(), job);
             }
             Err(reason) => {
                 let failure = JobFailure::Refused { reason };

@@ -4,7 +4,7 @@ use crate::stage_handle::{WAITER_KILLED, block_until_killed};
 use crate::task_context::StageProgress;
 use crate::{BoxError, FailureCause, Progress, Runtime, StageFailure, StageId};
 use actix::Addr;
-use phalanx_actors::{JobEnded, Payload, PlannerActor, Tell, runs_async_tasks};
+use phalanx_actors::{JobEnded, Orders, Payload, PlannerActor, Tell, runs_async_tasks};
 use phalanx_protocol::{JobFailure, JobId, PlannerEvent};
 use std::error::Error;
 use std::fmt;
@@ -39,6 +39,7 @@ pub struct JobControl {
     /// Of the result stage.
     progress: Arc<StageProgress>,
     planner: Addr<PlannerActor>,
+    orders: Orders,
     outcome: watch::Receiver<Outcome>,
 }
 
@@ -53,9 +54,9 @@ impl<R: 'static> JobHandle<R> {
     ) -> (oneshot::Sender<JobEnded>, watch::Sender<Outcome>, Self) {
         let (tell, ended) = oneshot::channel();
         let (outcome, watched) = watch::channel(None);
-        let planner = runtime.planner().clone();
+        let (planner, orders) = (runtime.planner().clone(), runtime.orders().clone());
         let (name, stages) = (name.into(), stages.into());
-        let control = JobControl { id, name, stages, progress, planner, outcome: watched };
+        let control = JobControl { id, name, stages, progress, planner, orders, outcome: watched };
         let finish: Option<Finish<R>> = Some(Box::new(finish));
         (tell, outcome, JobHandle { control, ended, finish })
     }
@@ -145,7 +146,8 @@ impl JobControl {
     /// result.
     pub fn cancel(&self, reason: impl Into<String>) {
         let (job, reason) = (self.id, reason.into());
-        self.planner.do_send(Tell(PlannerEvent::CancelJob { job, reason }));
+        let cancel = Tell(PlannerEvent::CancelJob { job, reason });
+        self.orders.send_to_planner(&self.planner, cancel);
     }
 
     /// How the job ended; `None` while it has no result. A runtime that is gone ended it, too.
