@@ -56,9 +56,9 @@ use std::sync::Arc;
 /// ```
 ///
 /// Rows of a source and of a shuffle are cloned for whoever reads them, because a retry reads them
-/// again; everywhere else they are moved, or copied if they are small and own nothing.
-/// What a shuffle has made is kept in memory until the last
-/// dataset that is made of it is dropped, so several actions make it once.
+/// again; everywhere else they are moved, or copied if they are small and own nothing. What a
+/// shuffle has made is kept in memory until the last dataset that is made of it is dropped, so
+/// several actions make it once.
 ///
 /// Operations take closures, so datasets run on executors of this process. A dataset keeps its
 /// runtime running.

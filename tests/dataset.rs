@@ -369,3 +369,29 @@ fn what_several_datasets_are_made_into_is_explained_as_a_tree() -> TaskResult<()
     );
     Ok(())
 }
+
+#[test]
+fn a_task_whose_rows_take_their_time_soon_sees_its_kill() -> TaskResult<()> {
+    let runtime = Runtime::with_slots(1)?;
+    let (begun, has_begun) = mpsc::channel();
+    let after = Arc::new(AtomicU32::new(0));
+    let counted = after.clone();
+    let slow = runtime.parallelize(0..5_000, 1).map(move |row| {
+        if row >= 300 {
+            begun.send(row).unwrap_or_default();
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+        row
+    });
+    let job = slow.count();
+    has_begun.recv()?;
+    job.cancel("too slow");
+    assert!(job.wait().unwrap_err().is_cancelled());
+    // It lets go of its code when it ends.
+    drop(slow);
+    has_begun.iter().for_each(drop);
+    let after = after.load(Ordering::SeqCst);
+    assert!(after < 256, "{after} rows were made after the kill");
+    Ok(())
+}

@@ -10,6 +10,7 @@ use std::any::Any;
 use std::fmt;
 use std::mem::needs_drop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::{Duration, Instant};
 
 /// The rows of one partition, made one by one as they are asked for.
 ///
@@ -33,7 +34,7 @@ trait Source<T> {
     fn drain(self: Box<Self>, take: &mut dyn FnMut(&mut Vec<T>));
 }
 
-/// Rows that are made before the first of them is handed on: 1,024 numbers, fewer of what is
+/// Rows that may be made before the first of them is handed on: 1,024 numbers, fewer of what is
 /// larger, only one of what may be large.
 const fn rows_at_a_time<T>() -> usize {
     match size_of::<T>() {
@@ -41,6 +42,33 @@ const fn rows_at_a_time<T>() -> usize {
         0..=8 => 1024,
         9..=64 => 8192 / size_of::<T>(),
         _ => 1,
+    }
+}
+
+/// How many rows are made before the first of them is handed on: as many as there may be, or fewer
+/// if it takes its time to make and to use them, so that a kill is soon seen.
+struct Handful {
+    size: usize,
+    most: usize,
+    since: Instant,
+}
+
+const FIRST_HANDFUL: usize = 256;
+const SHORT: Duration = Duration::from_millis(1);
+
+impl Handful {
+    fn of<T>() -> Self {
+        let most = rows_at_a_time::<T>();
+        Handful { size: most.min(FIRST_HANDFUL), most, since: Instant::now() }
+    }
+
+    /// One has been made and used.
+    fn is_over(&mut self) {
+        if self.most > 1 {
+            let now = Instant::now();
+            let is_short = now - std::mem::replace(&mut self.since, now) < SHORT;
+            self.size = if is_short { self.most.min(self.size * 2) } else { self.size.div_ceil(2) };
+        }
     }
 }
 
@@ -54,12 +82,13 @@ impl<I: Iterator> Source<I::Item> for I {
     }
 
     fn drain(self: Box<Self>, take: &mut dyn FnMut(&mut Vec<I::Item>)) {
-        let at_a_time = rows_at_a_time::<I::Item>();
-        let mut made = Vec::with_capacity(at_a_time);
+        let mut handful = Handful::of::<I::Item>();
+        let mut made = Vec::with_capacity(handful.size);
         (*self).for_each(|row| {
             made.push(row);
-            if made.len() == at_a_time {
+            if made.len() == handful.size {
                 take(&mut made);
+                handful.is_over();
             }
         });
         take(&mut made);

@@ -1,6 +1,6 @@
 //! Where rows come from, if not from an iterator.
 
-use super::{Rows, Source, or_stop, rows_at_a_time};
+use super::{Handful, Rows, Source, or_stop, rows_at_a_time};
 use crate::blocking;
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -60,12 +60,16 @@ impl<T: Clone, F: Fn() -> Vec<Parts<T>>> Source<T> for Kept<T, F> {
     fn drain(self: Box<Self>, take: &mut dyn FnMut(&mut Vec<T>)) {
         let Found { all, at, .. } = self.found();
         let (of, mut used) = *at;
-        let at_a_time = rows_at_a_time::<T>();
-        let mut copies = Vec::with_capacity(at_a_time);
+        let mut handful = Handful::of::<T>();
+        let mut copies = Vec::with_capacity(handful.size);
         for parts in &all[of..] {
-            for rows in parts[self.part][used..].chunks(at_a_time) {
+            let mut left = &parts[self.part][used..];
+            while !left.is_empty() {
+                let (rows, others) = left.split_at(left.len().min(handful.size));
                 copies.extend_from_slice(rows);
                 take(&mut copies);
+                handful.is_over();
+                left = others;
             }
             used = 0;
         }
@@ -117,7 +121,7 @@ pub(super) struct KillWatch {
     unseen: usize,
 }
 
-/// Rows between two looks.
+/// Rows between two looks, if they come one by one.
 const LOOK_EVERY: usize = 256;
 
 impl KillWatch {
@@ -125,10 +129,10 @@ impl KillWatch {
         KillWatch { ctx, unseen: LOOK_EVERY }
     }
 
-    /// So many rows have been made.
+    /// So many rows have been made at once.
     fn made(&mut self, rows: usize) {
         self.unseen += rows;
-        if self.unseen >= LOOK_EVERY {
+        if rows > 1 || self.unseen >= LOOK_EVERY {
             or_stop(self.ctx.check_killed());
             self.unseen = 0;
         }
