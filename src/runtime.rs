@@ -294,7 +294,8 @@ impl Runtime {
         pollster::block_on(self.shutdown(grace))
     }
 
-    /// The scheduler's address, to speak to it as an actor.
+    /// The scheduler's address, to speak to it as an actor. What is said here may be overtaken by
+    /// small tasks that begin meanwhile; what is said through a stage's handle is not.
     pub fn scheduler(&self) -> &Addr<TaskSchedulerActor> {
         self.inner.system.scheduler()
     }
