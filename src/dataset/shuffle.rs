@@ -160,7 +160,7 @@ where
 fn deal<T: Clone>(rows: &mut Vec<T>, parts: &mut [Vec<T>], next: usize) -> usize {
     let (count, turns) = (rows.len(), parts.len());
     if count == 1 {
-        // It may be large.
+        // It may own something: it is moved, not cloned.
         parts[next].append(rows);
     } else {
         let (later, first) = parts.split_at_mut(next);
